@@ -1,1 +1,4 @@
-
+pub mod clock;
+pub mod ids;
+pub mod keys;
+pub mod sealing;

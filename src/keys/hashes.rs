@@ -1,0 +1,127 @@
+//! Keyed hashes and ids.
+//!
+//! A plain digest of personal content can be guessed back; these cannot without the key, and with a
+//! person's key they die with it.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use siphasher::sip::SipHasher24;
+use uuid::Uuid;
+
+use super::{KeyError, Secret};
+use crate::sealing::Fields;
+
+/// HMAC-SHA-256 of something personal: what the database keeps instead of it.
+pub type Pseudonym = [u8; 32];
+
+/// An HMAC-SHA-256 key.
+#[derive(Clone)]
+pub(super) struct HashKey(hmac::Key);
+
+impl HashKey {
+    pub(super) fn new(secret: &Secret) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret.expose()))
+    }
+
+    pub(super) fn hash(&self, fields: &Fields) -> Pseudonym {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(hmac::sign(&self.0, fields.as_ref()).as_ref());
+        hash
+    }
+}
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashKey(..)")
+    }
+}
+
+/// Hashes under keys derived from a person's identity key.
+#[derive(Debug)]
+pub struct IdentityHashes {
+    receipts: HashKey,
+    aliases: HashKey,
+    content: HashKey,
+    digest: Secret,
+    digests: HashKey,
+}
+
+impl IdentityHashes {
+    pub(super) fn derive(root: &Secret) -> Result<Self, KeyError> {
+        let digest = root.derive("digest")?;
+        Ok(Self {
+            receipts: HashKey::new(&root.derive("receipts")?),
+            aliases: HashKey::new(&root.derive("aliases")?),
+            content: HashKey::new(&root.derive("content")?),
+            digests: HashKey::new(&digest),
+            digest,
+        })
+    }
+
+    /// The key of a receipt. With `content`, the same request id with other content is another
+    /// request (a pushed item that was rebased); without, it is the same one.
+    pub fn receipt_hash(&self, scope: &str, request_id: &str, content: Option<&[u8]>) -> Pseudonym {
+        let fields = Fields::labelled(scope).text(request_id);
+        self.receipts.hash(&match content {
+            Some(content) => fields.bytes(content),
+            None => fields,
+        })
+    }
+
+    /// Stands for a client's own id of an entity. `scope` is the entity's type.
+    pub fn alias_hash(&self, scope: &str, client_id: &str) -> Pseudonym {
+        self.aliases.hash(&Fields::labelled(scope).text(client_id))
+    }
+
+    /// Tells whether two requests of one person carried the same content.
+    pub fn content_hash(&self, scope: &str, content: &[u8]) -> Pseudonym {
+        self.content.hash(&Fields::labelled(scope).bytes(content))
+    }
+
+    /// The hash of an entity's canonical synced fields, as clients compute it too:
+    /// HMAC-SHA-256 over exactly these bytes.
+    pub fn row_digest(&self, canonical: &[u8]) -> Pseudonym {
+        self.digests.hash(&Fields::starting(canonical))
+    }
+
+    /// The key of [`row_digest`](Self::row_digest), which the person's own clients are given.
+    pub fn digest_key(&self) -> &Secret {
+        &self.digest
+    }
+}
+
+/// Ids and hashes under keys derived from a person's health key.
+#[derive(Debug)]
+pub struct HealthHashes {
+    sample_ids: HashKey,
+    fold: Secret,
+}
+
+impl HealthHashes {
+    pub(super) fn derive(root: &Secret) -> Result<Self, KeyError> {
+        Ok(Self {
+            sample_ids: HashKey::new(&root.derive("sample ids")?),
+            fold: root.derive("folds")?,
+        })
+    }
+
+    /// The id of a sample (UUID version 8): always the same for the same source, record and start
+    /// (ms since the Unix epoch), so that it need not be stored.
+    pub fn sample_id(&self, source: &str, record: &str, start_ms: i64) -> Uuid {
+        let fields = Fields::labelled("sample").text(source).text(record).integer(start_ms);
+        let hash = self.sample_ids.hash(&fields);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    /// Four bytes that stand for a record id beside a sealed segment: equal ids have equal folds,
+    /// and one in 2³² of the others has too. The low half of SipHash-2-4.
+    pub fn fold(&self, record_id: &str) -> u32 {
+        let mut key = [0; 16];
+        key.copy_from_slice(&self.fold.expose()[..16]);
+        let hash = SipHasher24::new_with_key(&key).hash(record_id.as_bytes());
+        u32::try_from(hash & 0xffff_ffff).unwrap_or_default()
+    }
+}

@@ -1,0 +1,129 @@
+//! The key that wraps all others.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{KeyError, Secret};
+use crate::ids;
+use crate::sealing::{Aad, SealingKey};
+
+/// The file in the data directory; one line of 64 hex digits.
+pub const FILE_NAME: &str = "master.key";
+
+const ID_LABEL: &[u8] = b"tidemark master key v1";
+
+/// Why there is no master key to work with. Never quotes the key.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterKeyError {
+    #[error("the master key must be 32 bytes, as 64 hex digits or as base64")]
+    Malformed,
+    #[error("{path} can be read by others than its owner (mode {mode:o}); it must have mode 600")]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error("cannot read or create the master key in {path}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// The key that wraps all others. Losing it loses everything personal, so it belongs in a vault;
+/// the file in the data directory is for development.
+#[derive(Debug)]
+pub struct MasterKey {
+    id: String,
+    sealing: SealingKey,
+}
+
+impl MasterKey {
+    /// The configured key if there is one, else that of the file in `data_dir`, which is created
+    /// if it does not exist.
+    ///
+    /// # Errors
+    /// [`MasterKeyError`]; a malformed key is never replaced by a new one.
+    pub fn obtain(configured: Option<&str>, data_dir: &Path) -> Result<Self, MasterKeyError> {
+        match configured {
+            Some(text) => Self::parse(text),
+            None => Self::load_or_create(data_dir),
+        }
+    }
+
+    /// A key from its text: 64 hex digits, or base64 of 32 bytes.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::Malformed`].
+    pub fn parse(text: &str) -> Result<Self, MasterKeyError> {
+        let text = text.trim();
+        let mut bytes = [0; 32];
+        if hex::decode_to_slice(text, &mut bytes).is_err() {
+            let decoded = STANDARD.decode(text).map_err(|_| MasterKeyError::Malformed)?;
+            bytes = decoded.try_into().map_err(|_| MasterKeyError::Malformed)?;
+        }
+        Ok(Self::new(&Secret::from(bytes))?)
+    }
+
+    fn new(secret: &Secret) -> Result<Self, KeyError> {
+        let hash = digest(&SHA256, &[ID_LABEL, secret.expose()].concat());
+        Ok(Self {
+            id: hex::encode(&hash.as_ref()[..8]),
+            sealing: SealingKey::new(secret.derive("wrap")?.expose())
+                .map_err(|_| KeyError::Cipher)?,
+        })
+    }
+
+    /// Tells master keys apart without telling the key: 16 hex digits of a hash.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn load_or_create(data_dir: &Path) -> Result<Self, MasterKeyError> {
+        let path = data_dir.join(FILE_NAME);
+        let failed = |source| MasterKeyError::Io { path: path.clone(), source };
+        if !path.try_exists().map_err(failed)? {
+            create(data_dir, &path)?;
+        }
+        let mode = fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(MasterKeyError::Exposed { path, mode });
+        }
+        Self::parse(&fs::read_to_string(&path).map_err(failed)?)
+    }
+
+    pub(super) fn wrap(&self, aad: &Aad, secret: &Secret) -> Result<Vec<u8>, KeyError> {
+        self.sealing.seal(aad, secret.expose()).map_err(|_| KeyError::Cipher)
+    }
+
+    pub(super) fn unwrap(&self, aad: &Aad, wrapped: &[u8]) -> Option<Secret> {
+        let bytes = self.sealing.open(aad, wrapped).ok()?;
+        <[u8; 32]>::try_from(bytes).ok().map(Secret::from)
+    }
+}
+
+/// Writes a new key aside and links it into place: a crash leaves no half-written key, and of two
+/// processes that start at once the second uses the first one's.
+fn create(data_dir: &Path, path: &Path) -> Result<(), MasterKeyError> {
+    let failed = |source| MasterKeyError::Io { path: path.to_owned(), source };
+    let text = hex::encode(Secret::random()?.expose());
+    let aside = data_dir.join(format!("{FILE_NAME}.{}", ids::new_id()));
+
+    let linked = write_private(&aside, &text).and_then(|()| fs::hard_link(&aside, path));
+    let removed = fs::remove_file(&aside);
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => removed.map_err(failed)?,
+    }
+    File::open(data_dir).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // The umask can only take bits away from the mode above; say it again for those it took.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()
+}

@@ -1,0 +1,66 @@
+//! 32 secret bytes.
+
+use std::fmt;
+use std::hint::black_box;
+
+use aws_lc_rs::{hkdf, rand};
+
+use super::KeyError;
+
+/// Names the use of HKDF; changing it changes every derived key.
+const HKDF_SALT: &[u8] = b"tidemark key derivation v1";
+
+/// 32 secret bytes. They do not print, are not copied by accident and are overwritten when dropped;
+/// what the compiler or the cipher library copied elsewhere is beyond reach.
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// Fresh bytes from the operating system.
+    ///
+    /// # Errors
+    /// [`KeyError::Cipher`] where it has none to give.
+    pub fn random() -> Result<Self, KeyError> {
+        let mut secret = Self([0; 32]);
+        rand::fill(&mut secret.0).map_err(|_| KeyError::Cipher)?;
+        Ok(secret)
+    }
+
+    /// The bytes themselves.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A key of its own for each label: HKDF-SHA-256 with the label as `info`.
+    ///
+    /// # Errors
+    /// [`KeyError::Cipher`] where the library fails.
+    pub fn derive(&self, label: &str) -> Result<Self, KeyError> {
+        let mut derived = Self([0; 32]);
+        hkdf::Salt::new(hkdf::HKDF_SHA256, HKDF_SALT)
+            .extract(&self.0)
+            .expand(&[label.as_bytes()], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut derived.0))
+            .map_err(|_| KeyError::Cipher)?;
+        Ok(derived)
+    }
+}
+
+impl From<[u8; 32]> for Secret {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // Without a use after it, the write could be optimised away.
+        black_box(&mut self.0);
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}

@@ -1,0 +1,197 @@
+//! A person's key for one purpose.
+
+use std::fmt;
+
+use aggregates::{Purpose, UserId};
+use aws_lc_rs::digest::{SHA256, digest};
+use uuid::Uuid;
+
+use super::hashes::{HealthHashes, IdentityHashes};
+use super::{KeyError, Secret};
+use crate::sealing::SealingKey;
+
+const COMMITMENT_LABEL: &[u8] = b"tidemark subject key v1";
+
+/// What the log says a key is, without telling the key: SHA-256 over a fixed label, the key id and
+/// the key bytes. Its text form is lower-case hex.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Commitment([u8; 32]);
+
+impl Commitment {
+    /// The commitment to `secret` under this id.
+    pub fn to(key_id: Uuid, secret: &Secret) -> Self {
+        let input = [COMMITMENT_LABEL, key_id.as_bytes(), secret.expose()].concat();
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &input).as_ref());
+        drop(Zeroing(input));
+        Self(hash)
+    }
+
+    /// The commitment with this text form.
+    pub fn parse(hex: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// The raw hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for Commitment {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Commitment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Commitment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Overwrites a buffer that held key bytes.
+struct Zeroing(Vec<u8>);
+
+impl Drop for Zeroing {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        std::hint::black_box(&mut self.0);
+    }
+}
+
+/// What the log currently says of a key. Only the caller, who reads the log, can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyStatus {
+    Active,
+    /// A destroy event for it exists, whether or not the bytes are gone yet.
+    Destroyed,
+}
+
+/// A key as the log knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectKeyRef {
+    pub key_id: Uuid,
+    pub user: UserId,
+    pub purpose: Purpose,
+    pub commitment: Commitment,
+    pub status: KeyStatus,
+}
+
+/// A person's key, unwrapped. Its bytes are only ever used to derive others.
+pub struct SubjectKey {
+    key_id: Uuid,
+    user: UserId,
+    purpose: Purpose,
+    commitment: Commitment,
+    secret: Secret,
+    sealing: SealingKey,
+    derived: Derived,
+}
+
+/// What a key of each purpose gives besides sealing.
+enum Derived {
+    Identity(Box<IdentityHashes>),
+    Activity,
+    Health(HealthHashes),
+}
+
+impl SubjectKey {
+    /// A key from its bytes.
+    ///
+    /// # Errors
+    /// [`KeyError::Cipher`] where the library fails.
+    pub fn new(
+        key_id: Uuid,
+        user: UserId,
+        purpose: Purpose,
+        secret: Secret,
+    ) -> Result<Self, KeyError> {
+        let sealing =
+            SealingKey::new(secret.derive("seal")?.expose()).map_err(|_| KeyError::Cipher)?;
+        let derived = match purpose {
+            Purpose::Identity => Derived::Identity(Box::new(IdentityHashes::derive(&secret)?)),
+            Purpose::Activity => Derived::Activity,
+            Purpose::Health => Derived::Health(HealthHashes::derive(&secret)?),
+        };
+        let commitment = Commitment::to(key_id, &secret);
+        Ok(Self { key_id, user, purpose, commitment, secret, sealing, derived })
+    }
+
+    pub fn key_id(&self) -> Uuid {
+        self.key_id
+    }
+
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// What the event that announces the key says of it.
+    pub fn commitment(&self) -> Commitment {
+        self.commitment
+    }
+
+    /// Seals and opens the person's content of this purpose.
+    pub fn sealing(&self) -> &SealingKey {
+        &self.sealing
+    }
+
+    /// Another key, named by `label`, that dies with this one.
+    ///
+    /// # Errors
+    /// [`KeyError::Cipher`] where the library fails.
+    pub fn derive(&self, label: &str) -> Result<Secret, KeyError> {
+        self.secret.derive(label)
+    }
+
+    /// Hashes for receipts, client ids, content and digests.
+    ///
+    /// # Errors
+    /// [`KeyError::WrongPurpose`] unless this is an identity key.
+    pub fn identity_hashes(&self) -> Result<&IdentityHashes, KeyError> {
+        match &self.derived {
+            Derived::Identity(hashes) => Ok(hashes),
+            _ => Err(self.lacks(Purpose::Identity)),
+        }
+    }
+
+    /// Sample ids and folds.
+    ///
+    /// # Errors
+    /// [`KeyError::WrongPurpose`] unless this is a health key.
+    pub fn health_hashes(&self) -> Result<&HealthHashes, KeyError> {
+        match &self.derived {
+            Derived::Health(hashes) => Ok(hashes),
+            _ => Err(self.lacks(Purpose::Health)),
+        }
+    }
+
+    fn lacks(&self, needs: Purpose) -> KeyError {
+        KeyError::WrongPurpose { has: self.purpose, needs }
+    }
+
+    pub(super) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}
+
+impl fmt::Debug for SubjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubjectKey")
+            .field("key_id", &self.key_id)
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
+    }
+}
