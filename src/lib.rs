@@ -1,4 +1,9 @@
+//! Tidemark: how it runs. The log, the read models, HTTP and the command line.
+//!
+//! What may happen lives in the `aggregates` crate, what it means in `projections`; both are pure.
+
 pub mod clock;
 pub mod ids;
 pub mod keys;
 pub mod sealing;
+pub mod store;

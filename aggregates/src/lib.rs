@@ -19,6 +19,7 @@ pub mod metadata;
 pub mod recorded;
 pub mod registry;
 pub mod subject;
+pub mod upcast;
 
 pub use event::{DecodeError, Encoded, EventType, Purpose, StoredEvent};
 pub use ids::{StreamId, UserId};

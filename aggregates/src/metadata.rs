@@ -50,3 +50,60 @@ impl Metadata {
         Self { actor: Actor::Owner, ..Self::system("", correlation_id) }
     }
 }
+
+/// The part of [`Metadata`] that stays readable.
+#[derive(Serialize, Deserialize)]
+struct Clear {
+    correlation_id: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    causation_id: Option<Uuid>,
+}
+
+/// The part of [`Metadata`] that is sealed.
+#[derive(Serialize, Deserialize)]
+struct Personal {
+    actor: Actor,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+impl Metadata {
+    /// JSON of all of it, for events without personal content.
+    pub fn whole(&self) -> String {
+        crate::event::to_payload(self)
+    }
+
+    /// JSON of the part that stays readable, and of the part that is sealed.
+    pub fn split(self) -> (String, String) {
+        let Self { correlation_id, causation_id, actor, device_id, request_id } = self;
+        let clear = Clear { correlation_id, causation_id };
+        let personal = Personal { actor, device_id, request_id };
+        (crate::event::to_payload(&clear), crate::event::to_payload(&personal))
+    }
+
+    /// The two parts put together again; none where one does not decode.
+    pub fn join(clear: &str, personal: &str) -> Option<Self> {
+        let Clear { correlation_id, causation_id } = serde_json::from_str(clear).ok()?;
+        let Personal { actor, device_id, request_id } = serde_json::from_str(personal).ok()?;
+        Some(Self { correlation_id, causation_id, actor, device_id, request_id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_two_ids_stay_readable() {
+        let metadata = Metadata {
+            device_id: Some("phone".to_owned()),
+            request_id: Some("r-1".to_owned()),
+            ..Metadata::owner(Uuid::from_u128(7))
+        };
+        let (clear, personal) = metadata.clone().split();
+        assert!(!clear.contains("phone") && !clear.contains("r-1") && !clear.contains("owner"));
+        assert_eq!(Metadata::join(&clear, &personal), Some(metadata));
+    }
+}

@@ -1,0 +1,231 @@
+//! Group commit: one task writes what all waiting commands have decided.
+//!
+//! The price of the head lock and of the fsync is paid once per call, so throughput grows with
+//! the number of waiting commands while each waits for little more than one fsync. Members of one
+//! call must not share a key; those that do wait for the next call, in their order of arrival.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+use tokio::sync::{mpsc, oneshot};
+
+use super::append::{self, RawOutcome, SealedMember};
+use super::member::{AppendError, Outcome};
+use super::wake::Waker;
+
+/// Members of one call. Past this the call's own time outweighs what sharing an fsync saves.
+const MAX_MEMBERS: usize = 512;
+/// Bytes of one call, so that one large import does not hold the head lock for everybody.
+const MAX_BYTES: usize = 4 << 20;
+/// Commands that may wait; past it callers are told to come back.
+const QUEUE: usize = 4096;
+/// A member whose rows are locked elsewhere is tried this often before it waits for the locks.
+const DEFERRALS: u8 = 3;
+
+struct Waiting {
+    member: SealedMember,
+    deferrals: u8,
+    since: Instant,
+    answer: oneshot::Sender<Result<Outcome, AppendError>>,
+}
+
+/// Handle of the appender task; clones share it.
+#[derive(Clone)]
+pub(crate) struct Appender {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Appender {
+    /// Starts the task on a pool of its own (one connection each for the two lanes it uses).
+    pub fn start(pool: PgPool, waker: Waker) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(run(pool, waker, waiting));
+        Self { queue }
+    }
+
+    /// Appends one member and waits until it is durable or refused.
+    pub async fn append(&self, member: SealedMember) -> Result<Outcome, AppendError> {
+        if member.size() > MAX_BYTES {
+            return Err(AppendError::TooLarge("a change may hold at most 4 MiB"));
+        }
+        let (answer, outcome) = oneshot::channel();
+        let waiting = Waiting { member, deferrals: 0, since: Instant::now(), answer };
+        self.queue.try_send(waiting).map_err(|_| AppendError::Unavailable)?;
+        outcome.await.map_err(|_| AppendError::Unavailable)?
+    }
+}
+
+async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
+    let mut backlog: VecDeque<Waiting> = VecDeque::new();
+    loop {
+        if backlog.is_empty() {
+            match queue.recv().await {
+                Some(waiting) => backlog.push_back(waiting),
+                None => return,
+            }
+        }
+        while backlog.len() < MAX_MEMBERS * 2 {
+            match queue.try_recv() {
+                Ok(waiting) => backlog.push_back(waiting),
+                Err(_) => break,
+            }
+        }
+        let batch = take_disjoint(&mut backlog);
+        let deferred = write(&pool, &waker, batch).await;
+        for waiting in deferred.into_iter().rev() {
+            backlog.push_front(waiting);
+        }
+    }
+}
+
+/// The longest run of members that share no key, in order of arrival. A member that waits for an
+/// earlier one also holds back later ones of the same keys.
+fn take_disjoint(backlog: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let mut taken = Vec::new();
+    let mut kept = VecDeque::new();
+    let mut keys: HashSet<Key> = HashSet::new();
+    let mut bytes = 0;
+    while let Some(waiting) = backlog.pop_front() {
+        let own = keys_of(&waiting.member);
+        let size = waiting.member.size();
+        let full = taken.len() == MAX_MEMBERS || (bytes + size > MAX_BYTES && !taken.is_empty());
+        let free = own.iter().all(|key| !keys.contains(key));
+        keys.extend(own);
+        if full || !free {
+            kept.push_back(waiting);
+        } else {
+            bytes += size;
+            taken.push(waiting);
+        }
+    }
+    *backlog = kept;
+    taken
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Key {
+    Stream(aggregates::StreamId),
+    Receipt(uuid::Uuid, &'static str, Vec<u8>),
+    Reservation(&'static str, Vec<u8>),
+    Subject(uuid::Uuid),
+}
+
+fn keys_of(member: &SealedMember) -> Vec<Key> {
+    let streams = member.streams.iter().map(|stream| Key::Stream(stream.stream.clone()));
+    let receipts = member
+        .receipts
+        .iter()
+        .map(|receipt| Key::Receipt(receipt.user.0, receipt.scope, receipt.hmac.clone()));
+    let reservations =
+        member.reservations.iter().map(|held| Key::Reservation(held.scope, held.hmac.clone()));
+    // A member that changes a person's keys goes alone among that person's members: the call
+    // checks keys before it changes any.
+    let subjects = if member.subject_changes.is_empty() {
+        Vec::new()
+    } else {
+        member.streams.iter().map(|stream| Key::Subject(stream.user)).collect()
+    };
+    let required = member.keys.iter().map(|key| Key::Subject(key.user));
+    let changes = !member.subject_changes.is_empty();
+    streams
+        .chain(receipts)
+        .chain(reservations)
+        .chain(subjects)
+        .chain(required.filter(|_| changes))
+        .collect()
+}
+
+/// Writes one batch, answers what is final and returns what has to be tried again.
+async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) -> Vec<Waiting> {
+    let wait = batch.iter().any(|waiting| waiting.deferrals >= DEFERRALS);
+    let oldest = batch.iter().map(|waiting| waiting.since).min();
+    let members: Vec<SealedMember> = batch.iter().map(|waiting| waiting.member.clone()).collect();
+    metrics::histogram!("append_group_members").record(count(members.len()));
+    let started = Instant::now();
+    let outcomes = async {
+        let mut connection = pool.acquire().await?;
+        append::call(&mut connection, members, wait, None).await
+    }
+    .await;
+    metrics::histogram!("append_seconds").record(started.elapsed().as_secs_f64());
+    if let Some(oldest) = oldest {
+        metrics::histogram!("append_wait_seconds").record((started - oldest).as_secs_f64());
+    }
+    match outcomes {
+        Ok(outcomes) => {
+            if outcomes.iter().any(appended) {
+                waker.wake();
+            }
+            let mut again = Vec::new();
+            for (mut waiting, outcome) in batch.into_iter().zip(outcomes) {
+                match outcome {
+                    RawOutcome::Final(outcome) => {
+                        // The caller may have gone; the events are durable all the same.
+                        let _ = waiting.answer.send(Ok(outcome));
+                    }
+                    RawOutcome::Deferred => {
+                        waiting.deferrals += 1;
+                        again.push(waiting);
+                    }
+                }
+            }
+            again
+        }
+        Err(error) if batch.len() > 1 && is_refusal(&error) => {
+            // One of them is malformed: find it without failing its neighbours.
+            tracing::error!(members = batch.len(), error = %error, "append refused; retrying one by one");
+            let mut again = Vec::new();
+            for waiting in batch {
+                again.extend(Box::pin(write(pool, waker, vec![waiting])).await);
+            }
+            again
+        }
+        Err(error) => {
+            let error = classify(error);
+            tracing::error!(error = %error, members = batch.len(), "append failed");
+            for waiting in batch {
+                let _ = waiting.answer.send(Err(error.clone()));
+            }
+            // A database that is down answers at once; do not spin on it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Vec::new()
+        }
+    }
+}
+
+fn appended(outcome: &RawOutcome) -> bool {
+    matches!(outcome, RawOutcome::Final(Outcome::Appended { last, .. }) if *last > 0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of members, at most a few hundred")]
+fn count(n: usize) -> f64 {
+    n as f64
+}
+
+/// Whether the database answered and said no, in contrast to not being there.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(database) if !is_passing(database.code().as_deref()))
+}
+
+/// Classes of SQLSTATE that pass by themselves: connection, resources, operator intervention,
+/// rollbacks and lock timeouts.
+fn is_passing(code: Option<&str>) -> bool {
+    code.is_some_and(|code| {
+        ["08", "53", "57", "40", "55"].iter().any(|class| code.starts_with(class))
+    })
+}
+
+/// The caller's view of a database error.
+pub(crate) fn classify(error: sqlx::Error) -> AppendError {
+    match &error {
+        sqlx::Error::Database(database) if !is_passing(database.code().as_deref()) => {
+            AppendError::Internal(Arc::new(error))
+        }
+        sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+            AppendError::Internal(Arc::new(error))
+        }
+        _ => AppendError::Unavailable,
+    }
+}

@@ -1,0 +1,107 @@
+//! The slow lane: work that must see and change one person's data with nobody else in between,
+//! such as health batches, changes of privacy, erasure and imports.
+//!
+//! The lane is a session lock on the person, taken on a connection of its own. Reading and
+//! deciding happen under it but outside any transaction; the append is one call at the end, so no
+//! round trip to us ever happens while the head lock is held. The lock comes before every row
+//! lock, so it cannot be part of a deadlock with the fast lane.
+
+use aggregates::UserId;
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
+
+use super::append::{self, HealthWrites, RawOutcome};
+use super::appender::classify;
+use super::member::{AppendError, Member, Outcome};
+use super::read::ReadError;
+use super::Store;
+
+pub(crate) const LOCK: &str = "SELECT pg_advisory_lock($1)";
+pub(crate) const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
+
+/// The lock on one person. Given back by [`release`](Self::release); a lane that is dropped
+/// without it closes its connection, which gives the lock back too.
+pub struct UserLane {
+    store: Store,
+    user: UserId,
+    connection: Option<PoolConnection<Postgres>>,
+}
+
+impl Store {
+    /// Waits for the lane of a person; the pool's lock timeout bounds the wait.
+    ///
+    /// # Errors
+    /// Where the database does not answer or somebody holds the lane for too long.
+    pub async fn lane(&self, user: UserId) -> Result<UserLane, ReadError> {
+        let connection = self.pool.acquire().await?;
+        let mut lane = UserLane { store: self.clone(), user, connection: Some(connection) };
+        if let Some(connection) = &mut lane.connection {
+            sqlx::query(LOCK).bind(key(user)).execute(&mut **connection).await?;
+        }
+        Ok(lane)
+    }
+}
+
+/// Two people may share a lock by chance; then one waits a little longer.
+fn key(user: UserId) -> i64 {
+    let (high, low) = user.0.as_u64_pair();
+    (high ^ low).cast_signed()
+}
+
+impl UserLane {
+    /// The person whose lane it is.
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The connection that holds the lock, for reads that belong to the decision.
+    pub(crate) fn connection(&mut self) -> Result<&mut PoolConnection<Postgres>, ReadError> {
+        self.connection.as_mut().ok_or(ReadError::Database(sqlx::Error::PoolClosed))
+    }
+
+    /// Appends one member, with its samples if it has any, in one autocommitted call.
+    ///
+    /// # Errors
+    /// [`AppendError`] where nothing is known to have been written.
+    pub(crate) async fn append(
+        &mut self,
+        member: Member,
+        health: Option<HealthWrites>,
+    ) -> Result<Outcome, AppendError> {
+        let sealed = self.store.sealer.seal(member).await?;
+        let keys_change = !sealed.subject_changes.is_empty();
+        let connection = self.connection.as_mut().ok_or(AppendError::Unavailable)?;
+        let outcomes =
+            append::call(connection, vec![sealed], true, health).await.map_err(classify)?;
+        let outcome = match outcomes.into_iter().next() {
+            Some(RawOutcome::Final(outcome)) => outcome,
+            // A call that waits for its locks defers nothing.
+            Some(RawOutcome::Deferred) | None => return Err(AppendError::Unavailable),
+        };
+        if keys_change || outcome == Outcome::Refused {
+            self.store.sealer.subjects.invalidate(self.user).await;
+        }
+        if matches!(outcome, Outcome::Appended { last, .. } if last > 0) {
+            self.store.waker.wake();
+        }
+        Ok(outcome)
+    }
+
+    /// Gives the lane back.
+    pub async fn release(mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            let unlocked = sqlx::query(UNLOCK).bind(key(self.user)).execute(&mut *connection).await;
+            if unlocked.is_err() {
+                connection.close_on_drop();
+            }
+        }
+    }
+}
+
+impl Drop for UserLane {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            connection.close_on_drop();
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The event log: the only way in, and the ways out.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`member`] | what one append consists of, and what may become of it |
+//! | `appender` | the fast lane: group commit |
+//! | [`lane`] | the slow lane: work under one person's lock |
+//! | `append` | the call of the database function both lanes end in |
+//! | [`seal`] | sealing on the way in, opening on the way out |
+//! | [`read`] | pages of the log, of one person, of one stream |
+//! | [`streams`] | heads and folded states; receipts and reservations |
+//! | [`subscribe`] | catch up, then follow live |
+//! | [`subjects`] | which keys a person has |
+//! | [`segments`] | packed samples |
+//!
+//! Invariants: positions are dense and become visible in order; an answered append is durable; a
+//! member is written whole or not at all; nothing personal is stored in the clear.
+
+mod append;
+mod appender;
+pub mod lane;
+pub mod member;
+pub mod read;
+pub mod seal;
+pub mod segments;
+pub mod streams;
+pub mod subjects;
+pub mod subscribe;
+mod wake;
+
+use aggregates::{Recorded, StreamId, UserId};
+use sqlx::PgPool;
+
+pub use member::{
+    AppendError, Claim, Member, NewEvent, NewState, Op, Outcome, PrivacyGuard, Receipt,
+    Reservation, StreamChange, SubjectChange, SubjectChangeKind,
+};
+pub use read::{Filter, Head, RawEvent, ReadError};
+pub use seal::Sealer;
+pub use subjects::{Subject, Subjects};
+
+use crate::keys::Keyring;
+
+/// The storage format this program reads and writes.
+pub const STORAGE_FORMAT: i32 = 1;
+
+/// The log of one schema. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: PgPool,
+    appender: appender::Appender,
+    sealer: Sealer,
+    waker: wake::Waker,
+    epoch: i16,
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the log is not reachable")]
+    Database(#[from] sqlx::Error),
+    #[error(
+        "the log is in storage format {found}, this program reads format {known}; \
+         use the program version that wrote it, or migrate it"
+    )]
+    Format { found: i32, known: i32 },
+    #[error("the registry of events is broken")]
+    Registry(#[from] aggregates::upcast::UpcastError),
+}
+
+impl Store {
+    /// Opens the log in the pool's schema. `appends` is a small pool of its own, so that no burst
+    /// of reads can keep the appender waiting for a connection.
+    ///
+    /// # Errors
+    /// [`OpenError`] where the database is not there, or holds another storage format.
+    pub async fn open(pool: PgPool, appends: PgPool, keyring: Keyring) -> Result<Self, OpenError> {
+        aggregates::upcast::check()?;
+        let head = read::head(&pool).await?;
+        if head.storage_format != STORAGE_FORMAT {
+            return Err(OpenError::Format { found: head.storage_format, known: STORAGE_FORMAT });
+        }
+        let waker = wake::Waker::start(pool.clone());
+        let subjects = Subjects::new(pool.clone());
+        let sealer = Sealer { log_id: head.log_id, keyring, subjects };
+        let appender = appender::Appender::start(appends, waker.clone());
+        Ok(Self { pool, appender, sealer, waker, epoch: head.epoch })
+    }
+
+    /// Appends one member in the fast lane and waits until it is durable or refused.
+    ///
+    /// # Errors
+    /// [`AppendError`] where nothing is known to have been written.
+    pub async fn append(&self, member: Member) -> Result<Outcome, AppendError> {
+        let touched: Vec<UserId> =
+            member.subject_changes.iter().map(|change| change.user).collect();
+        let sealed = self.sealer.seal(member).await?;
+        let users: Vec<UserId> = sealed.keys.iter().map(|key| UserId(key.user)).collect();
+        let outcome = self.appender.append(sealed).await?;
+        if outcome == Outcome::Refused {
+            for user in users {
+                self.sealer.subjects.invalidate(user).await;
+            }
+        }
+        for user in touched {
+            self.sealer.subjects.invalidate(user).await;
+        }
+        Ok(outcome)
+    }
+
+    /// Where the log stands now.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn head(&self) -> Result<Head, ReadError> {
+        Ok(read::head(&self.pool).await?)
+    }
+
+    /// One page of the log, opened: events with `after < position <= upto`.
+    ///
+    /// # Errors
+    /// [`ReadError`]; an event that cannot be opened fails the page, it is never left out.
+    pub async fn page(
+        &self,
+        after: i64,
+        upto: i64,
+        limit: i64,
+        filter: &Filter,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        let raw = read::raw_page(&self.pool, after, upto, limit.min(read::PAGE), filter).await?;
+        self.open_all(raw).await
+    }
+
+    /// Events of one stream with `after < sequence <= upto`, opened, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`page`](Self::page).
+    pub async fn stream(
+        &self,
+        stream: &StreamId,
+        after: i64,
+        upto: i64,
+        limit: i64,
+    ) -> Result<Vec<Recorded>, ReadError> {
+        let raw = read::raw_stream(&self.pool, stream, after, upto, limit).await?;
+        self.open_all(raw).await
+    }
+
+    async fn open_all(&self, raw: Vec<RawEvent>) -> Result<Vec<Recorded>, ReadError> {
+        let mut events = Vec::with_capacity(raw.len());
+        for event in raw {
+            events.push(self.sealer.open(event).await?);
+        }
+        Ok(events)
+    }
+
+    /// Seals and opens for this log.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// Which keys people have.
+    pub fn subjects(&self) -> &Subjects {
+        &self.sealer.subjects
+    }
+
+    /// The pool for reads beside the log.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The current epoch: raised after a failover that may have lost positions.
+    pub fn epoch(&self) -> i16 {
+        self.epoch
+    }
+}

@@ -1,0 +1,348 @@
+//! Between what the domain says and what the table holds: sealing on the way in, opening on the
+//! way out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aggregates::{AnyEvent, Content, Metadata, Purpose, Recorded, StreamId, UserId, registry};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::append::{Class, RequiredKey, SealedEvent, SealedMember, SealedStream};
+use super::member::{
+    AppendError, Member, NewEvent, StreamChange, SubjectChange, SubjectChangeKind,
+};
+use super::read::{RawEvent, ReadError};
+use super::subjects::Subjects;
+use crate::keys::{KeyError, KeyStatus, Keyring, SubjectKey, SubjectKeyRef};
+use crate::sealing::{Aad, EventContent, EventContext, LeafInput};
+
+/// One event's payload may hold this much; a longer one is a mistake or an attack.
+const MAX_PAYLOAD: usize = 1 << 20;
+
+/// What stays readable of a personal event's payload: which key seals it.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    v: u8,
+    k: Uuid,
+}
+
+/// Seals and opens for one log.
+#[derive(Clone)]
+pub struct Sealer {
+    pub(crate) log_id: Uuid,
+    pub(crate) keyring: Keyring,
+    pub(crate) subjects: Subjects,
+}
+
+impl Sealer {
+    /// The person's key for a purpose, for hashes and segments.
+    ///
+    /// # Errors
+    /// [`ReadError::Key`] where it is destroyed, missing or damaged.
+    pub async fn key(&self, user: UserId, purpose: Purpose) -> Result<Arc<SubjectKey>, ReadError> {
+        let subject = self.subjects.of(user).await?;
+        let key = subject.key(purpose).ok_or(KeyError::Missing { key_id: Uuid::nil() })?;
+        Ok(self.keyring.fetch(&key).await?)
+    }
+
+    /// Seals a member and puts its streams in the order in which they are locked.
+    pub(crate) async fn seal(&self, mut member: Member) -> Result<SealedMember, AppendError> {
+        member.streams.sort_by(|a, b| a.stream.cmp(&b.stream));
+        let mut keys = WritingKeys::new(self, &member.subject_changes);
+        let mut streams = Vec::with_capacity(member.streams.len());
+        for change in member.streams {
+            streams.push(self.seal_stream(change, &mut keys).await?);
+        }
+        let keys = keys.required();
+        Ok(SealedMember {
+            streams,
+            receipts: member.receipts,
+            reservations: member.reservations,
+            subject_changes: member.subject_changes,
+            keys,
+            privacy: member.privacy,
+        })
+    }
+
+    async fn seal_stream(
+        &self,
+        change: StreamChange,
+        keys: &mut WritingKeys<'_>,
+    ) -> Result<SealedStream, AppendError> {
+        let StreamChange { stream, user, expected, events, op, origin, state } = change;
+        let mut sealed = Vec::with_capacity(events.len());
+        let mut sequence = expected;
+        for event in events {
+            sequence += 1;
+            let key = match event.event.descriptor().purpose {
+                Some(purpose) => Some(keys.get(user, purpose).await?),
+                None => None,
+            };
+            sealed.push(self.seal_event(&stream, user, sequence, event, key.as_deref())?);
+        }
+        let (state_version, state) = match state {
+            Some(state) => {
+                let key = keys.get(user, state.purpose).await?;
+                let aad = Aad::state(&stream, sequence);
+                let bytes = key.sealing().seal(&aad, &state.json).map_err(Arc::new)?;
+                (state.version, Some(bytes))
+            }
+            None => (0, None),
+        };
+        Ok(SealedStream {
+            stream,
+            user: user.0,
+            expected,
+            events: sealed,
+            op,
+            origin,
+            state_version,
+            state,
+        })
+    }
+
+    fn seal_event(
+        &self,
+        stream: &StreamId,
+        user: UserId,
+        sequence: i64,
+        event: NewEvent,
+        key: Option<&SubjectKey>,
+    ) -> Result<SealedEvent, AppendError> {
+        let NewEvent { event_id, event, metadata, recorded_at_ms } = event;
+        let descriptor = event.descriptor();
+        let encoded = event.encode();
+        if encoded.payload.len() + encoded.blob.len() > MAX_PAYLOAD {
+            return Err(AppendError::TooLarge("an event may hold at most 1 MiB"));
+        }
+        let version = descriptor.version.to_string();
+        let (payload, sealed, metadata) = match key {
+            Some(key) => {
+                let (clear, personal) = metadata.split();
+                let content = EventContent {
+                    payload: encoded.payload,
+                    metadata: personal,
+                    blob: encoded.blob,
+                };
+                let aad = Aad::event(&EventContext {
+                    log_id: self.log_id,
+                    event_id,
+                    stream,
+                    sequence,
+                    event_type: descriptor.name,
+                    event_version: &version,
+                    user,
+                    purpose: key.purpose(),
+                    key_id: key.key_id(),
+                });
+                let sealed =
+                    key.sealing().seal(&aad, &content.to_bytes()).map_err(Arc::new)?;
+                let payload = aggregates::event::to_payload(&Envelope { v: 1, k: key.key_id() });
+                (payload, Some(sealed), clear)
+            }
+            None => (encoded.payload, None, metadata.whole()),
+        };
+        let leaf = LeafInput {
+            event_id,
+            aggregate_type: &stream.aggregate_type,
+            aggregate_id: &stream.aggregate_id,
+            sequence,
+            event_type: descriptor.name,
+            event_version: &version,
+            user,
+            recorded_at_ms,
+            payload: &payload,
+            metadata: &metadata,
+            sealed: sealed.as_deref().unwrap_or_default(),
+        }
+        .hash();
+        Ok(SealedEvent {
+            event_id,
+            event_type: descriptor.name,
+            event_version: descriptor.version,
+            recorded_at_ms,
+            payload,
+            metadata,
+            sealed,
+            leaf,
+            class: Class::of(&stream.aggregate_type),
+        })
+    }
+
+    /// Opens a stored event, upcasts it and gives it its type.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] for bytes that do not open or decode, [`ReadError::Key`] for keys
+    /// that are missing though nobody destroyed them.
+    pub async fn open(&self, raw: RawEvent) -> Result<Recorded, ReadError> {
+        let content = match &raw.sealed {
+            Some(_) => self.open_sealed(&raw).await?,
+            None => {
+                let metadata = serde_json::from_str(&raw.metadata)
+                    .map_err(|_| corrupt(&raw, "its metadata does not decode"))?;
+                Some((raw.payload.clone(), metadata, Vec::new()))
+            }
+        };
+        let content = match content {
+            Some((payload, metadata, blob)) => {
+                let event = decode(&raw, &payload, &blob)?;
+                Content::Open { event: Box::new(event), metadata }
+            }
+            None => Content::Shredded,
+        };
+        Ok(Recorded {
+            position: raw.position,
+            committed_ms: raw.committed_ms,
+            event_id: raw.event_id,
+            stream: raw.stream,
+            sequence: raw.sequence,
+            user: raw.user,
+            event_type: raw.event_type,
+            recorded_at_ms: raw.recorded_at_ms,
+            content,
+        })
+    }
+
+    /// Payload, metadata and packed part of a personal event; none where its key was destroyed.
+    async fn open_sealed(
+        &self,
+        raw: &RawEvent,
+    ) -> Result<Option<(String, Metadata, Vec<u8>)>, ReadError> {
+        let envelope: Envelope = serde_json::from_str(&raw.payload)
+            .map_err(|_| corrupt(raw, "its envelope does not decode"))?;
+        let Some(purpose) = registry::find(&raw.event_type).and_then(|entry| entry.purpose) else {
+            return Err(corrupt(raw, "its type is not a personal one"));
+        };
+        let mut reference = self.subjects.of(raw.user).await?.by_id(envelope.k);
+        if reference.is_none() {
+            reference = self.subjects.fresh(raw.user).await?.by_id(envelope.k);
+        }
+        let Some(reference) = reference else {
+            return Err(KeyError::Missing { key_id: envelope.k }.into());
+        };
+        let key = match self.keyring.fetch(&reference).await {
+            Ok(key) => key,
+            Err(KeyError::Shredded { .. }) => return Ok(None),
+            Err(KeyError::Missing { key_id }) => {
+                // Destroyed a moment ago, perhaps: the log decides, not the key store.
+                let now = self.subjects.fresh(raw.user).await?.by_id(key_id);
+                match now {
+                    Some(now) if now.status == KeyStatus::Destroyed => {
+                        return Ok(None);
+                    }
+                    _ => return Err(KeyError::Missing { key_id }.into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let aad = Aad::event(&EventContext {
+            log_id: self.log_id,
+            event_id: raw.event_id,
+            stream: &raw.stream,
+            sequence: raw.sequence,
+            event_type: &raw.event_type,
+            event_version: &raw.event_version,
+            user: raw.user,
+            purpose,
+            key_id: envelope.k,
+        });
+        let bytes = key
+            .sealing()
+            .open(&aad, raw.sealed.as_deref().unwrap_or_default())
+            .map_err(|_| corrupt(raw, "its seal does not open"))?;
+        let content = EventContent::from_bytes(&bytes)
+            .map_err(|_| corrupt(raw, "its sealed content is malformed"))?;
+        let metadata = Metadata::join(&raw.metadata, &content.metadata)
+            .ok_or_else(|| corrupt(raw, "its metadata does not decode"))?;
+        Ok(Some((content.payload, metadata, content.blob)))
+    }
+
+    /// Opens a stream's sealed state.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`], [`ReadError::Key`].
+    pub async fn open_state(
+        &self,
+        stream: &StreamId,
+        user: UserId,
+        sequence: i64,
+        purpose: Purpose,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, ReadError> {
+        let key = self.key(user, purpose).await?;
+        key.sealing().open(&Aad::state(stream, sequence), sealed).map_err(|_| {
+            ReadError::Corrupt {
+                position: 0,
+                reason: format!("the state of a {} does not open", stream.aggregate_type),
+            }
+        })
+    }
+}
+
+/// The keys one member is sealed with, and thereby depends on.
+struct WritingKeys<'a> {
+    sealer: &'a Sealer,
+    changes: &'a [SubjectChange],
+    used: BTreeMap<(UserId, Purpose), Arc<SubjectKey>>,
+}
+
+impl<'a> WritingKeys<'a> {
+    fn new(sealer: &'a Sealer, changes: &'a [SubjectChange]) -> Self {
+        Self { sealer, changes, used: BTreeMap::new() }
+    }
+
+    async fn get(&mut self, user: UserId, purpose: Purpose) -> Result<Arc<SubjectKey>, AppendError> {
+        if let Some(key) = self.used.get(&(user, purpose)) {
+            return Ok(Arc::clone(key));
+        }
+        let key = match self.created(user, purpose) {
+            Some(created) => self.sealer.keyring.fetch(&created).await.map_err(ReadError::Key),
+            None => self.sealer.key(user, purpose).await,
+        };
+        let key = key.map_err(|error| match error {
+            ReadError::Key(error) => AppendError::Key(Arc::new(error)),
+            _ => AppendError::Unavailable,
+        })?;
+        self.used.insert((user, purpose), Arc::clone(&key));
+        Ok(key)
+    }
+
+    /// A key that the member itself announces.
+    fn created(&self, user: UserId, purpose: Purpose) -> Option<SubjectKeyRef> {
+        self.changes.iter().find_map(|change| match change.kind {
+            SubjectChangeKind::Created { key_id, commitment }
+                if change.user == user && change.purpose == purpose =>
+            {
+                Some(SubjectKeyRef { key_id, user, purpose, commitment, status: KeyStatus::Active })
+            }
+            _ => None,
+        })
+    }
+
+    /// What must still be active when the member is numbered. Keys that the member announces
+    /// become active only with it.
+    fn required(&self) -> Vec<RequiredKey> {
+        self.used
+            .iter()
+            .filter(|((user, purpose), _)| self.created(*user, *purpose).is_none())
+            .map(|((user, purpose), key)| RequiredKey {
+                user: user.0,
+                purpose: purpose.as_str(),
+                key_id: key.key_id(),
+            })
+            .collect()
+    }
+}
+
+fn corrupt(raw: &RawEvent, reason: &str) -> ReadError {
+    ReadError::Corrupt { position: raw.position, reason: reason.to_owned() }
+}
+
+fn decode(raw: &RawEvent, payload: &str, blob: &[u8]) -> Result<AnyEvent, ReadError> {
+    let version = raw.event_version.parse().map_err(|_| corrupt(raw, "its version is no number"))?;
+    let upcast = aggregates::upcast::to_current(&raw.event_type, version, payload)
+        .map_err(|error| corrupt(raw, &error.to_string()))?;
+    AnyEvent::decode(&raw.event_type, &upcast, blob)
+        .map_err(|error| corrupt(raw, &error.to_string()))
+}

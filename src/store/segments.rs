@@ -1,0 +1,1 @@
+//! Packed samples of one person, in ranges of start times.
