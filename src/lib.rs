@@ -1,1 +1,5 @@
+//! The server of Tidemark: HTTP, authentication and the machinery behind them.
 
+pub mod auth;
+pub mod http;
+pub mod metrics;
