@@ -2,8 +2,11 @@
 //!
 //! What may happen lives in the `aggregates` crate, what it means in `projections`; both are pure.
 
+pub mod auth;
 pub mod clock;
+pub mod http;
 pub mod ids;
 pub mod keys;
+pub mod metrics;
 pub mod sealing;
 pub mod store;
