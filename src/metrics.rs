@@ -13,7 +13,7 @@ pub const HTTP_PANICS: &str = "http_panics_total";
 pub const HTTP_SHED: &str = "http_requests_shed_total";
 pub const COMMANDS: &str = "commands_total";
 pub const APPEND_SECONDS: &str = "append_seconds";
-pub const APPEND_LOCK_WAIT_SECONDS: &str = "append_lock_wait_seconds";
+pub const APPEND_QUEUE_SECONDS: &str = "append_queue_seconds";
 pub const APPEND_GROUP_SIZE: &str = "append_group_size";
 pub const LOG_POSITION: &str = "log_position";
 pub const IDEMPOTENT_REPLAYS: &str = "idempotent_replays_total";
@@ -54,7 +54,7 @@ pub const ALL: &[Metric] = &[
     metric(HTTP_SHED, Kind::Counter, Unit::Count, "Requests refused because of load"),
     metric(COMMANDS, Kind::Counter, Unit::Count, "Commands by aggregate, command and outcome"),
     metric(APPEND_SECONDS, Kind::Histogram, Unit::Seconds, "Duration of an append by lane"),
-    metric(APPEND_LOCK_WAIT_SECONDS, Kind::Histogram, Unit::Seconds, "Wait for the log head"),
+    metric(APPEND_QUEUE_SECONDS, Kind::Histogram, Unit::Seconds, "Wait of a command for its append"),
     metric(APPEND_GROUP_SIZE, Kind::Histogram, Unit::Count, "Members committed together"),
     metric(LOG_POSITION, Kind::Gauge, Unit::Count, "Last position of the log"),
     metric(IDEMPOTENT_REPLAYS, Kind::Counter, Unit::Count, "Requests answered from a receipt"),
