@@ -15,8 +15,8 @@ mod ids;
 mod plan;
 mod sample;
 
-pub(crate) use bytes::{Reader, put_signed, put_text, put_unsigned};
 pub use bytes::Malformed;
+pub(crate) use bytes::{Reader, put_signed, put_text, put_unsigned};
 pub use codec::{FORMAT, Packed, pack, pack_folds, unpack};
 pub use plan::{Change, LoadedSegment, MAX, SEAL, SegmentWrite, find, plan};
 pub use sample::{Key, Metadata, OffsetSource, Revision, Sample};
