@@ -24,6 +24,8 @@ pub(crate) struct SealedEvent {
 /// Which readers an event concerns; decides the column of `user_heads`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
+    /// A batch that changed nothing: no reader has to look.
+    Quiet = 0,
     Health = 1,
     Session = 2,
     Other = 3,
