@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -67,9 +66,9 @@ impl MasterKey {
     }
 
     fn new(secret: &Secret) -> Result<Self, KeyError> {
-        let hash = digest(&SHA256, &[ID_LABEL, secret.expose()].concat());
+        let hash = secret.sha256_after(&[ID_LABEL]);
         Ok(Self {
-            id: hex::encode(&hash.as_ref()[..8]),
+            id: hex::encode(&hash[..8]),
             sealing: SealingKey::new(secret.derive("wrap")?.expose())
                 .map_err(|_| KeyError::Cipher)?,
         })

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hint::black_box;
 
-use aws_lc_rs::{hkdf, rand};
+use aws_lc_rs::{digest, hkdf, rand};
 
 use super::KeyError;
 
@@ -42,6 +42,18 @@ impl Secret {
             .and_then(|okm| okm.fill(&mut derived.0))
             .map_err(|_| KeyError::Cipher)?;
         Ok(derived)
+    }
+
+    /// SHA-256 over `prefix` and the bytes, without a copy of them in between.
+    pub(super) fn sha256_after(&self, prefix: &[&[u8]]) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in prefix {
+            context.update(part);
+        }
+        context.update(&self.0);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        hash
     }
 }
 

@@ -48,7 +48,7 @@ pub struct ServerKey {
 
 impl ServerKey {
     pub(super) fn new(key_id: Uuid, name: ServerKeyName, secret: Secret) -> Result<Self, KeyError> {
-        let lookup = HashKey::new(&secret.derive("lookup")?);
+        let lookup = HashKey::derive(&secret, "lookup")?;
         Ok(Self { key_id, name, secret, lookup })
     }
 
@@ -67,11 +67,11 @@ impl ServerKey {
     }
 
     /// Stands for a personal value that must be found again: the same scope and value always give
-    /// the same pseudonym. The caller brings the value to its canonical form first; a value of
-    /// several parts (issuer and subject) must be joined without ambiguity.
+    /// the same pseudonym. A value may have several parts (issuer and subject); the caller brings
+    /// each to its canonical form first.
     pub fn lookup_hash(&self, scope: &str, value: &[&str]) -> Pseudonym {
         let scoped = Fields::labelled(scope);
-        self.lookup.hash(&value.iter().fold(scoped, |fields, part| fields.text(part)))
+        self.lookup.hash(value.iter().fold(scoped, |fields, part| fields.text(part)))
     }
 
     /// This key as the key of cursor tags.

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use aggregates::{Purpose, UserId};
-use aws_lc_rs::digest::{SHA256, digest};
 use uuid::Uuid;
 
 use super::hashes::{HealthHashes, IdentityHashes};
@@ -20,11 +19,7 @@ pub struct Commitment([u8; 32]);
 impl Commitment {
     /// The commitment to `secret` under this id.
     pub fn to(key_id: Uuid, secret: &Secret) -> Self {
-        let input = [COMMITMENT_LABEL, key_id.as_bytes(), secret.expose()].concat();
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, &input).as_ref());
-        drop(Zeroing(input));
-        Self(hash)
+        Self(secret.sha256_after(&[COMMITMENT_LABEL, key_id.as_bytes()]))
     }
 
     /// The commitment with this text form.
@@ -55,16 +50,6 @@ impl fmt::Display for Commitment {
 impl fmt::Debug for Commitment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// Overwrites a buffer that held key bytes.
-struct Zeroing(Vec<u8>);
-
-impl Drop for Zeroing {
-    fn drop(&mut self) {
-        self.0.fill(0);
-        std::hint::black_box(&mut self.0);
     }
 }
 
@@ -99,7 +84,7 @@ pub struct SubjectKey {
 
 /// What a key of each purpose gives besides sealing.
 enum Derived {
-    Identity(Box<IdentityHashes>),
+    Identity(IdentityHashes),
     Activity,
     Health(HealthHashes),
 }
@@ -118,7 +103,7 @@ impl SubjectKey {
         let sealing =
             SealingKey::new(secret.derive("seal")?.expose()).map_err(|_| KeyError::Cipher)?;
         let derived = match purpose {
-            Purpose::Identity => Derived::Identity(Box::new(IdentityHashes::derive(&secret)?)),
+            Purpose::Identity => Derived::Identity(IdentityHashes::derive(&secret)?),
             Purpose::Activity => Derived::Activity,
             Purpose::Health => Derived::Health(HealthHashes::derive(&secret)?),
         };

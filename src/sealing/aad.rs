@@ -12,7 +12,7 @@ use super::fields::Fields;
 /// Associated data of one sealed blob. Each constructor starts with a label of its own, so that no
 /// two kinds of blob ever share associated data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aad(Vec<u8>);
+pub struct Aad(Fields);
 
 /// Everything in the clear that a sealed event is bound to.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub struct EventContext<'a> {
 impl Aad {
     /// Binds an event to its place in the log.
     pub fn event(context: &EventContext<'_>) -> Self {
-        Self::from(
+        Self(
             Fields::labelled("event")
                 .uuid(context.log_id)
                 .uuid(context.event_id)
@@ -51,7 +51,7 @@ impl Aad {
 
     /// Binds the folded state of a stream to the stream and the sequence it was folded up to.
     pub fn state(stream: &StreamId, sequence: i64) -> Self {
-        Self::from(
+        Self(
             Fields::labelled("state")
                 .text(&stream.aggregate_type)
                 .text(&stream.aggregate_id)
@@ -61,28 +61,22 @@ impl Aad {
 
     /// Binds one column of a sample segment to the segment and the version of its content.
     pub fn segment(user: UserId, segment_id: Uuid, version: i64, column: &str) -> Self {
-        Self::from(
+        Self(
             Fields::labelled("segment").uuid(user.0).uuid(segment_id).integer(version).text(column),
         )
     }
 
     /// Binds a wrapped key of a person to its id, owner and purpose.
     pub fn subject_key(key_id: Uuid, user: UserId, purpose: Purpose) -> Self {
-        Self::from(Fields::labelled("subject key").uuid(key_id).uuid(user.0).text(purpose.as_str()))
+        Self(Fields::labelled("subject key").uuid(key_id).uuid(user.0).text(purpose.as_str()))
     }
 
     /// Binds a wrapped key of the server to its id and name.
     pub fn server_key(key_id: Uuid, name: &str) -> Self {
-        Self::from(Fields::labelled("server key").uuid(key_id).text(name))
+        Self(Fields::labelled("server key").uuid(key_id).text(name))
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<Fields> for Aad {
-    fn from(fields: Fields) -> Self {
-        Self(fields.into_bytes())
+        self.0.as_ref()
     }
 }
