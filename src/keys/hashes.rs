@@ -114,3 +114,90 @@ impl HealthHashes {
         u32::from_le_bytes([a, b, c, d])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::uuid;
+
+    use super::*;
+
+    fn root() -> Secret {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        Secret::from(bytes)
+    }
+
+    /// Computed outside this program. Other values would make every retry a new request, every
+    /// client id unknown and every sample a duplicate.
+    #[test]
+    fn values_never_change() {
+        let identity = IdentityHashes::derive(&root()).unwrap();
+        let hashes = [
+            (
+                identity.receipt_hash("push", "r1", None),
+                "71c1a06d2e574bd0fca04529c1d9a4636305a8fa45eb92695adda4d004f350f5",
+            ),
+            (
+                identity.receipt_hash("push", "r1", Some(b"{}")),
+                "71f5bb127e3aee4e96048db22e797c4a528d1ca07d4521d0cf07449c1a71c506",
+            ),
+            (
+                identity.alias_hash("session", "c1"),
+                "ef6e5cc99e1bc7b5b49ebf088e670925559bf0b0810e053a09a4bfc2b70ddbc2",
+            ),
+            (
+                identity.content_hash("health", b"{}"),
+                "984401e1a72dbf6ac31e0089413cfbf8c1f74cfdc3f241896a6dc3b49ade3851",
+            ),
+            (
+                identity.row_digest(b"{}"),
+                "bf70b4ab7f7e733bf014801c76ce47ce4eafd602e14c83930cbd2d30f058b1a8",
+            ),
+        ];
+        for (hash, expected) in hashes {
+            assert_eq!(hex::encode(hash), expected);
+        }
+
+        let health = HealthHashes::derive(&root()).unwrap();
+        let sample = health.sample_id("watch", "r-1", 1_700_000_000_123);
+        assert_eq!(sample, uuid!("7de9ca19-b165-8bdb-9872-b5aa81742f7a"));
+        assert_eq!(health.fold("r-1"), 0xd9b6_fc72);
+    }
+
+    #[test]
+    fn no_content_is_not_empty_content() {
+        let hashes = IdentityHashes::derive(&root()).unwrap();
+        let hash = |content| hashes.receipt_hash("push", "r1", content);
+        assert_ne!(hash(None), hash(Some(b"")));
+    }
+
+    #[test]
+    fn clients_can_compute_row_digests() {
+        let hashes = IdentityHashes::derive(&root()).unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, hashes.digest_key().expose());
+        assert_eq!(hmac::sign(&key, b"{}").as_ref(), hashes.row_digest(b"{}"));
+    }
+
+    #[test]
+    fn people_have_different_sample_ids() {
+        let ids = [root(), Secret::random().unwrap()]
+            .map(|root| HealthHashes::derive(&root).unwrap().sample_id("watch", "r-1", 0));
+        assert_ne!(ids[0], ids[1]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_sample_id_is_of_source_record_and_start(
+            one in ("[a-c]{0,3}", "[a-c]{0,3}", 0_i64..3),
+            two in ("[a-c]{0,3}", "[a-c]{0,3}", 0_i64..3),
+        ) {
+            let hashes = HealthHashes::derive(&root()).unwrap();
+            let id = |(source, record, start): &(String, String, i64)| {
+                hashes.sample_id(source, record, *start)
+            };
+            prop_assert_eq!(id(&one) == id(&two), one == two);
+            prop_assert_eq!(id(&one).get_version_num(), 8);
+        }
+    }
+}

@@ -76,3 +76,33 @@ impl fmt::Debug for Secret {
         f.write_str("Secret(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Computed with another implementation of RFC 5869.
+    #[test]
+    fn derivation_never_changes() {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        let derived = Secret::from(bytes).derive("seal").unwrap();
+        assert_eq!(
+            hex::encode(derived.expose()),
+            "f92dc6bc2444c5fc6271736f5aebafe6a02384989ea089d6a6c22c62f8ddcfa4"
+        );
+    }
+
+    #[test]
+    fn labels_give_different_keys() {
+        let root = Secret::random().unwrap();
+        let derive = |label| *root.derive(label).unwrap().expose();
+        assert_ne!(derive("a"), derive("b"));
+        assert_eq!(derive("a"), derive("a"));
+    }
+
+    #[test]
+    fn does_not_print() {
+        assert_eq!(format!("{:?}", Secret::from([0x41; 32])), "Secret(..)");
+    }
+}

@@ -82,3 +82,22 @@ impl ServerKey {
         Ok(CursorKey::new(self.secret.derive("cursor")?.expose()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Computed outside this program. With other values everyone would be a stranger.
+    #[test]
+    fn pseudonyms_never_change() {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        let key = ServerKey::new(Uuid::nil(), ServerKeyName::Lookup, bytes.into()).unwrap();
+        assert_eq!(
+            hex::encode(key.lookup_hash("issuer", &["https://id.example", "s-1"])),
+            "a6f9dab9812abf840fdd39f82aa51fc7967bb91badbd78e5e385d5113aac6bce"
+        );
+        assert_ne!(key.lookup_hash("email", &["a", "bc"]), key.lookup_hash("email", &["ab", "c"]));
+        assert_ne!(key.lookup_hash("email", &["a"]), key.lookup_hash("hardware", &["a"]));
+    }
+}

@@ -180,3 +180,48 @@ impl fmt::Debug for SubjectKey {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::uuid;
+
+    use super::*;
+
+    fn key(purpose: Purpose) -> SubjectKey {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        let key_id = uuid!("00000000-0000-4000-8000-0000000000aa");
+        SubjectKey::new(key_id, UserId(Uuid::nil()), purpose, bytes.into()).unwrap()
+    }
+
+    /// Computed outside this program. Commitments are in the log for good.
+    #[test]
+    fn commitment_never_changes() {
+        let commitment = key(Purpose::Health).commitment();
+        let text = "3d85fb4ab441c5c7495e86237a66626effe7770b9626878b05b08bdcbde276e6";
+        assert_eq!(commitment.to_string(), text);
+        assert_eq!(Commitment::parse(text), Some(commitment));
+        assert_eq!(Commitment::parse("3d85"), None);
+    }
+
+    #[test]
+    fn each_purpose_gives_its_own_hashes() {
+        assert!(key(Purpose::Identity).identity_hashes().is_ok());
+        assert!(key(Purpose::Health).health_hashes().is_ok());
+        for purpose in [Purpose::Activity, Purpose::Health] {
+            assert!(matches!(
+                key(purpose).identity_hashes(),
+                Err(KeyError::WrongPurpose { needs: Purpose::Identity, .. })
+            ));
+        }
+        assert!(key(Purpose::Activity).health_hashes().is_err());
+    }
+
+    #[test]
+    fn does_not_print_its_bytes() {
+        let printed = format!("{:?}", key(Purpose::Health));
+        assert!(printed.contains("health") || printed.contains("Health"));
+        assert!(!printed.to_lowercase().contains("secret"));
+        assert!(!printed.contains("[0, 1, 2"));
+    }
+}

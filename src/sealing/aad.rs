@@ -80,3 +80,83 @@ impl Aad {
         self.0.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::digest::{SHA256, digest};
+    use uuid::uuid;
+
+    use super::*;
+
+    const USER: UserId = UserId(uuid!("11111111-2222-4333-8444-555555555555"));
+
+    fn stream() -> StreamId {
+        StreamId::new("session", "99999999-8888-4777-8666-555555555555")
+    }
+
+    fn context(stream: &StreamId) -> EventContext<'_> {
+        EventContext {
+            log_id: USER.0,
+            event_id: uuid!("01890a5d-ac96-774b-bcce-b302099a8057"),
+            stream,
+            sequence: 7,
+            event_type: "session.started",
+            event_version: "1",
+            user: USER,
+            purpose: Purpose::Activity,
+            key_id: uuid!("00000000-0000-4000-8000-0000000000aa"),
+        }
+    }
+
+    /// Changing these bytes makes every stored event unreadable.
+    #[test]
+    fn layout_of_events_never_changes() {
+        let stream = stream();
+        let hash = digest(&SHA256, Aad::event(&context(&stream)).as_bytes());
+        assert_eq!(
+            hex::encode(hash.as_ref()),
+            "30b7b9f668a3027e5b30dc7a21a1a4aefaf443aa115bc37805b42d9d43a3fa2a"
+        );
+    }
+
+    #[test]
+    fn every_part_of_an_event_counts() {
+        let (stream, other_type, other_id) =
+            (stream(), StreamId::new("goal", stream().aggregate_id), StreamId::new("session", "x"));
+        let base = context(&stream);
+        let other = Uuid::nil();
+        let changed = [
+            EventContext { log_id: other, ..base },
+            EventContext { event_id: other, ..base },
+            EventContext { stream: &other_type, ..base },
+            EventContext { stream: &other_id, ..base },
+            EventContext { sequence: 8, ..base },
+            EventContext { event_type: "session.ended", ..base },
+            EventContext { event_version: "2", ..base },
+            EventContext { user: UserId(other), ..base },
+            EventContext { purpose: Purpose::Health, ..base },
+            EventContext { key_id: other, ..base },
+        ];
+        for context in changed {
+            assert_ne!(Aad::event(&context), Aad::event(&base), "{context:?}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_texts_do_not_run_together() {
+        let (one, two) = (StreamId::new("ab", "c"), StreamId::new("a", "bc"));
+        assert_ne!(Aad::state(&one, 1), Aad::state(&two, 1));
+    }
+
+    #[test]
+    fn kinds_of_blob_differ() {
+        let key = Uuid::nil();
+        assert_ne!(
+            Aad::subject_key(key, USER, Purpose::Health),
+            Aad::segment(USER, key, 1, Purpose::Health.as_str())
+        );
+        assert_ne!(Aad::server_key(key, "lookup"), Aad::server_key(key, "cursor"));
+        assert_ne!(Aad::segment(USER, key, 1, "ids"), Aad::segment(USER, key, 2, "ids"));
+        assert_ne!(Aad::segment(USER, key, 1, "ids"), Aad::segment(USER, key, 1, "cols"));
+    }
+}
