@@ -16,11 +16,12 @@
 //! Nonces are random: with 96 bits a key may seal 2³² blobs before the chance of a repetition
 //! passes 2⁻³², and a person's key seals some millions in a lifetime.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::io::Read;
 
 use aws_lc_rs::aead::{self, AES_256_GCM, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::aad::Aad;
 use super::padme::padded_len;
@@ -36,6 +37,16 @@ const LENGTH_LEN: usize = 4;
 const COMPRESS_ABOVE: usize = 512;
 /// Level 3 is zstd's own default: higher ones cost several times the time for a few per cent.
 const ZSTD_LEVEL: i32 = 3;
+
+thread_local! {
+    // Setting zstd up takes longer than most events need, and a replay opens millions. Either is
+    // `None` where there was no memory for it: then nothing is compressed, and nothing that is
+    // compressed opens.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> =
+        RefCell::new(Compressor::new(ZSTD_LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> =
+        RefCell::new(Decompressor::new().ok());
+}
 
 /// The blob does not open: wrong key, wrong place, damaged or not a blob at all. Deliberately one
 /// error, which tells whoever probes nothing.
@@ -153,20 +164,21 @@ fn compress(content: &[u8]) -> Option<Vec<u8>> {
     if content.len() <= COMPRESS_ABOVE {
         return None;
     }
-    let frame = zstd::bulk::compress(content, ZSTD_LEVEL).ok()?;
+    let frame = COMPRESSOR.with(|kept| {
+        let mut kept = kept.try_borrow_mut().ok()?;
+        kept.as_mut()?.compress(content).ok()
+    })?;
     let helps = padded_len(LENGTH_LEN + frame.len()) < padded_len(LENGTH_LEN + content.len());
     helps.then_some(frame)
 }
 
+/// The content of a frame. It says itself how long it gets, and is refused above [`MAX_CONTENT`].
 fn decompress(frame: &[u8]) -> Result<Vec<u8>, OpenError> {
-    let limit = u64::try_from(MAX_CONTENT).map_err(|_| OpenError)?;
-    let decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|_| OpenError)?;
-    let mut content = Vec::new();
-    decoder.take(limit + 1).read_to_end(&mut content).map_err(|_| OpenError)?;
-    if content.len() > MAX_CONTENT {
-        return Err(OpenError);
-    }
-    Ok(content)
+    let content = DECOMPRESSOR.with(|kept| {
+        let mut kept = kept.try_borrow_mut().ok()?;
+        kept.as_mut()?.decompress(frame, MAX_CONTENT).ok()
+    });
+    content.ok_or(OpenError)
 }
 
 #[cfg(test)]
@@ -236,6 +248,11 @@ mod tests {
         let bomb = key.seal_as(FLAG_ZSTD, &aad(1), &frame).unwrap();
         assert_eq!(key.open(&aad(1), &bomb), Err(OpenError));
 
+        // A frame need not say how long it gets.
+        let silent = zstd::stream::encode_all(&*vec![0; MAX_CONTENT + 1], 1).unwrap();
+        let bomb = key.seal_as(FLAG_ZSTD, &aad(1), &silent).unwrap();
+        assert_eq!(key.open(&aad(1), &bomb), Err(OpenError));
+
         let largest = vec![0; MAX_CONTENT];
         let sealed = key.seal(&aad(1), &largest).unwrap();
         assert!(key.open(&aad(1), &sealed) == Ok(largest));
@@ -246,10 +263,21 @@ mod tests {
     #[test]
     fn a_broken_frame_does_not_open() {
         let key = key(1);
-        for content in [&b""[..], b"not a frame", &[0x28, 0xb5, 0x2f, 0xfd]] {
+        for content in [&b"not a frame"[..], &[0x28, 0xb5, 0x2f, 0xfd]] {
             let blob = key.seal_as(FLAG_ZSTD, &aad(1), content).unwrap();
             assert_eq!(key.open(&aad(1), &blob), Err(OpenError));
         }
+    }
+
+    #[test]
+    fn a_broken_frame_leaves_nothing_behind() {
+        let (key, content) = (key(1), text(5_000));
+        let mut frame = compress(&content).unwrap();
+        frame.truncate(frame.len() / 2);
+        let broken = key.seal_as(FLAG_ZSTD, &aad(1), &frame).unwrap();
+        let whole = key.seal(&aad(1), &content).unwrap();
+        assert_eq!(key.open(&aad(1), &broken), Err(OpenError));
+        assert_eq!(key.open(&aad(1), &whole), Ok(content));
     }
 
     #[test]
