@@ -4,9 +4,12 @@
 
 pub mod auth;
 pub mod clock;
+pub mod config;
 pub mod http;
 pub mod ids;
 pub mod keys;
 pub mod metrics;
+pub mod postgres;
 pub mod sealing;
 pub mod store;
+pub mod telemetry;
