@@ -4,6 +4,7 @@
 
 pub mod auth;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod http;
 pub mod ids;

@@ -54,7 +54,12 @@ pub const ALL: &[Metric] = &[
     metric(HTTP_SHED, Kind::Counter, Unit::Count, "Requests refused because of load"),
     metric(COMMANDS, Kind::Counter, Unit::Count, "Commands by aggregate, command and outcome"),
     metric(APPEND_SECONDS, Kind::Histogram, Unit::Seconds, "Duration of an append by lane"),
-    metric(APPEND_QUEUE_SECONDS, Kind::Histogram, Unit::Seconds, "Wait of a command for its append"),
+    metric(
+        APPEND_QUEUE_SECONDS,
+        Kind::Histogram,
+        Unit::Seconds,
+        "Wait of a command for its append",
+    ),
     metric(APPEND_GROUP_SIZE, Kind::Histogram, Unit::Count, "Members committed together"),
     metric(LOG_POSITION, Kind::Gauge, Unit::Count, "Last position of the log"),
     metric(IDEMPOTENT_REPLAYS, Kind::Counter, Unit::Count, "Requests answered from a receipt"),

@@ -151,7 +151,8 @@ async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) -> Vec<Waiting
     .await;
     metrics::histogram!(crate::metrics::APPEND_SECONDS).record(started.elapsed().as_secs_f64());
     if let Some(oldest) = oldest {
-        metrics::histogram!(crate::metrics::APPEND_QUEUE_SECONDS).record((started - oldest).as_secs_f64());
+        metrics::histogram!(crate::metrics::APPEND_QUEUE_SECONDS)
+            .record((started - oldest).as_secs_f64());
     }
     match outcomes {
         Ok(outcomes) => {

@@ -10,11 +10,11 @@ use aggregates::UserId;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 
+use super::Store;
 use super::append::{self, Class, HealthWrites, RawOutcome};
 use super::appender::classify;
 use super::member::{AppendError, Member, Outcome};
 use super::read::ReadError;
-use super::Store;
 
 pub(crate) const LOCK: &str = "SELECT pg_advisory_lock($1)";
 pub(crate) const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";

@@ -254,10 +254,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError::Key`] where it is gone.
-    pub async fn health_key(
-        &self,
-        user: UserId,
-    ) -> Result<std::sync::Arc<SubjectKey>, ReadError> {
+    pub async fn health_key(&self, user: UserId) -> Result<std::sync::Arc<SubjectKey>, ReadError> {
         Sealer::key(self.sealer(), user, Purpose::Health).await
     }
 }
