@@ -103,7 +103,8 @@ impl Batch {
     }
 
     /// A batch whose id follows from its content, so that sending the same content again, even
-    /// from another process, is the same request.
+    /// from another process, is the same request and answered with the stored outcome. For an
+    /// import that is what one wants; to have the same content judged again, use [`Batch::new`].
     pub fn of_content(samples: Vec<Sample>, deleted: Vec<Deletion>) -> Self {
         let mut batch = Self::new(Uuid::nil(), samples, deleted);
         batch.request_id = Uuid::new_v5(&CONTENT_NAMESPACE, batch.payload_hash.as_bytes());

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
+use quick_xml::errors::SyntaxError;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
@@ -264,6 +265,7 @@ impl<R: BufRead> Export<R> {
                 ImportError::Io(io::Error::new(error.kind(), error.to_string()))
             }
             _ if !self.in_export => ImportError::NotAnExport,
+            quick_xml::Error::Syntax(SyntaxError::InvalidBangMarkup) => ImportError::Xml { line },
             quick_xml::Error::Syntax(_) => ImportError::Truncated { line },
             _ => ImportError::Xml { line },
         }
