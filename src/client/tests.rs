@@ -21,9 +21,12 @@ struct Seen {
     body: Bytes,
 }
 
+/// Status, `Retry-After` and body.
+type Answer = (u16, Option<&'static str>, Value);
+
 #[derive(Clone, Default)]
 struct Script {
-    answers: Arc<Mutex<VecDeque<(u16, Option<&'static str>, Value)>>>,
+    answers: Arc<Mutex<VecDeque<Answer>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -43,9 +46,7 @@ async fn answer(
     (StatusCode::from_u16(status).unwrap(), headers, axum::Json(body))
 }
 
-async fn server(
-    answers: impl IntoIterator<Item = (u16, Option<&'static str>, Value)>,
-) -> (ApiClient, Script) {
+async fn server(answers: impl IntoIterator<Item = Answer>) -> (ApiClient, Script) {
     let script = Script::default();
     script.answers.lock().unwrap().extend(answers);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,8 +1,12 @@
 //! Tables that fit the terminal.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Row};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Row, TableStyle};
 
 use super::Terminal;
+
+/// One rule under the headings and no other line: tables are read down their columns.
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// A table: headings, then rows of text.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +55,7 @@ impl Table {
         }
         let mut table = comfy_table::Table::new();
         table
-            .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+            .load_style(STYLE)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(u16::try_from(terminal.width).unwrap_or(u16::MAX))
             .force_no_tty();

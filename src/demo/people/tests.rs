@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use chrono::DateTime;
 
@@ -9,30 +10,32 @@ fn month() -> Vec<Person> {
     people(Plan { seed: 1, first_day, days: 30 })
 }
 
+static MONTH: LazyLock<Vec<Person>> = LazyLock::new(month);
+
 #[test]
 fn the_same_plan_gives_the_same_payloads() {
-    let (one, two) = (month(), month());
-    for (a, b) in one.iter().zip(&two) {
+    let again = month();
+    for (a, b) in MONTH.iter().zip(&again) {
         assert_eq!((a.name, &a.samples, &a.expected), (b.name, &b.samples, &b.expected));
     }
-    assert_ne!(one[0].samples[0].source_record_id, one[1].samples[0].source_record_id);
+    assert_ne!(MONTH[0].samples[0].source_record_id, MONTH[1].samples[0].source_record_id);
 }
 
 #[test]
 fn a_month_is_large_enough_to_show_something_and_small_enough_to_be_quick() {
-    let total: usize = month().iter().map(|p| p.samples.len()).sum();
+    let total: usize = MONTH.iter().map(|p| p.samples.len()).sum();
     assert!((25_000..=40_000).contains(&total), "{total}");
-    for person in month() {
+    for person in MONTH.iter() {
         assert!(person.sessions.len() >= 8, "{}", person.sessions.len());
-        for batch in person.batches() {
-            assert!((1..=MAX_BATCH).contains(&batch.samples.len()));
-        }
     }
+    let sizes: Vec<_> = MONTH[0].batches().map(|batch| batch.samples.len()).collect();
+    assert!(sizes.iter().all(|size| (1..=MAX_BATCH).contains(size)));
+    assert_eq!(sizes.iter().sum::<usize>(), MONTH[0].samples.len());
 }
 
 #[test]
 fn keys_are_unique_and_samples_do_not_run_into_the_next_zone() {
-    for person in month() {
+    for person in MONTH.iter() {
         let keys: BTreeSet<_> =
             person.samples.iter().map(|s| (&s.source_record_id, &s.start_at)).collect();
         assert_eq!(keys.len(), person.samples.len());
@@ -52,7 +55,7 @@ fn keys_are_unique_and_samples_do_not_run_into_the_next_zone() {
 /// Reads the wire payloads as a server would and compares with the generator's own account.
 #[test]
 fn the_account_of_every_day_agrees_with_the_payloads() {
-    for person in month() {
+    for person in MONTH.iter() {
         let mut found: BTreeMap<(String, NaiveDate), Tally> = BTreeMap::new();
         for sample in &person.samples {
             let Some(value) = sample.value else { continue };
@@ -75,7 +78,7 @@ fn the_account_of_every_day_agrees_with_the_payloads() {
 
 #[test]
 fn values_stay_within_the_catalogues_ranges() {
-    for sample in month().into_iter().flat_map(|p| p.samples) {
+    for sample in MONTH.iter().flat_map(|p| &p.samples) {
         let range = match sample.metric_code.as_str() {
             "heart_rate" => 20.0..=400.0,
             "weight" => 1.0..=700.0,

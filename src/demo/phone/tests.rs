@@ -11,12 +11,13 @@ fn phone() -> Phone {
 }
 
 fn fields(value: Value) -> Map<String, Value> {
-    value.as_object().unwrap().clone()
+    serde_json::from_value(value).unwrap()
 }
 
 fn page(changes: Value) -> ChangesPage {
-    serde_json::from_value(json!({"changes": changes, "cursor": "opaque", "hasMore": false}))
-        .unwrap()
+    let mut page = json!({"cursor": "opaque", "hasMore": false});
+    page["changes"] = changes;
+    serde_json::from_value(page).unwrap()
 }
 
 fn row(id: &str, notes: &str, version: i64) -> Value {
@@ -128,10 +129,7 @@ fn a_pull_starts_at_the_least_cursor_with_all_of_them_inside() {
     assert_eq!(phone.composite_cursor(), None);
     let early = cursor("2026-03-01T10:00:00.000Z", 2);
     let late = cursor("2026-03-01T10:00:00.000Z", 5);
-    let both = BTreeMap::from([
-        ("sessions".to_owned(), late.clone()),
-        ("goals".to_owned(), early.clone()),
-    ]);
+    let both = BTreeMap::from([("sessions".to_owned(), late.clone()), ("goals".to_owned(), early)]);
     phone.commit(&both).unwrap();
     let composite = STANDARD.decode(phone.composite_cursor().unwrap()).unwrap();
     let composite: Value = serde_json::from_slice(&composite).unwrap();

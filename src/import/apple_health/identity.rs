@@ -36,6 +36,11 @@ pub(super) struct Identities {
 }
 
 impl Identities {
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
     /// The record's id and how many equal ones came before it.
     pub(super) fn id(&mut self, fields: &Fields<'_>) -> (Uuid, u32) {
         let first = id(fields, 0);

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::identity::stable_device;
+use super::identity::{Fields, stable_device};
 use super::*;
 use crate::client::wire::ValueKind;
 
@@ -237,6 +237,27 @@ fn limits_hold() {
     assert!(matches!(read(&long).2, Some(ImportError::TooLarge { .. })));
     let many = quantity("HeartRate", "u", "1").replace("unit", &"a=\"\" ".repeat(70));
     assert_eq!(read(&export_of(&many)).1.malformed[&Malformed::Attributes], 1);
+}
+
+#[test]
+fn the_memory_of_equal_records_is_bounded() {
+    let fields = |start_ms| Fields {
+        hk_type: "t",
+        source: "s",
+        device: "",
+        start_ms,
+        end_ms: start_ms,
+        value: "1",
+    };
+    let mut identities = Identities::default();
+    let (first, _) = identities.id(&fields(0));
+    assert_eq!((1..40_000).map(|n| identities.id(&fields(n)).1).sum::<u32>(), 0);
+    let (second, occurrence) = identities.id(&fields(0));
+    assert_eq!(occurrence, 1, "near enough to be told from the first");
+    assert_ne!(first, second);
+    assert_eq!((40_000..160_000).map(|n| identities.id(&fields(n)).1).sum::<u32>(), 0);
+    assert!(identities.remembered() <= 100_000);
+    assert_eq!(identities.id(&fields(0)), (first, 0), "too far away: counts as the first again");
 }
 
 #[test]
