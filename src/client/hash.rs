@@ -37,7 +37,9 @@ fn sorted(items: impl Iterator<Item = Value>, keys: &[&str]) -> String {
             (keys.iter().map(key).collect(), canonical(&item))
         })
         .collect();
-    items.sort();
+    items.sort_by(|(a, a_text), (b, b_text)| {
+        a.cmp(b).then_with(|| a_text.encode_utf16().cmp(b_text.encode_utf16()))
+    });
     let texts: Vec<String> = items.into_iter().map(|(_, text)| text).collect();
     format!("[{}]", texts.join(","))
 }
@@ -133,6 +135,29 @@ mod tests {
         let text = br#"{"deleted":[],"samples":[]}"#;
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text);
         assert_eq!(payload_hash(&[], &[]), hex::encode(digest));
+    }
+
+    /// Computed by another implementation: sorted keys, compact separators, UTF-8, SHA-256.
+    #[test]
+    fn a_batch_has_the_hash_that_others_compute() {
+        let sample = |json: Value| serde_json::from_value::<Sample>(json).unwrap();
+        let rate = sample(json!({"sourceId": "apple_healthkit", "sourceRecordId": "b1c0",
+            "metricCode": "heart_rate", "valueKind": "SCALAR_NUM", "value": 61, "unit": "bpm",
+            "startAt": "2026-03-01T06:15:00.000Z", "endAt": "2026-03-01T06:15:00.000Z",
+            "durationSeconds": 0, "timezoneOffsetMinutes": 60,
+            "metadata": {"sourceAppId": "Zoë’s Apple Watch", "isManualEntry": true}}));
+        let weight = sample(json!({"sourceId": "apple_healthkit", "sourceRecordId": "77aa",
+            "metricCode": "weight", "valueKind": "SCALAR_NUM", "value": 68.35, "unit": "kg",
+            "startAt": "2026-03-01T06:15:00.000Z", "endAt": "2026-03-01T06:15:00.000Z",
+            "durationSeconds": 0}));
+        let deletion: Deletion = serde_json::from_value(json!({"sourceId": "apple_healthkit",
+            "sourceRecordId": "0d9f", "startAt": "2026-02-27T11:00:00.000Z",
+            "deletedAt": "2026-03-01T06:20:00.000Z"}))
+        .unwrap();
+        assert_eq!(
+            payload_hash(&[rate, weight], &[deletion]),
+            "6b2e9434750b581770270e7540056085ed6684763675075055c7580657e268d6"
+        );
     }
 
     proptest! {
