@@ -3,11 +3,15 @@
 //! What may happen lives in the `aggregates` crate, what it means in `projections`; both are pure.
 
 pub mod auth;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod demo;
 pub mod http;
 pub mod ids;
+pub mod import;
 pub mod keys;
 pub mod metrics;
 pub mod postgres;
