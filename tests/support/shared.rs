@@ -213,8 +213,12 @@ fn template_name() -> String {
     format!("template_{}", migrations_digest())
 }
 
-/// One per checkout and user, in a place that every user may enter (a home directory may be closed).
+/// `TIDEMARK_TEST_DIR`, else one per checkout and user, in a place that every user may enter (a home
+/// directory may be closed).
 fn directory() -> PathBuf {
+    if let Some(chosen) = std::env::var_os("TIDEMARK_TEST_DIR") {
+        return chosen.into();
+    }
     let mut hasher = DefaultHasher::new();
     env!("CARGO_MANIFEST_DIR").hash(&mut hasher);
     let user = nix::unistd::geteuid();
