@@ -147,8 +147,9 @@ fn watch(directory: &Path, pid: i32) {
         return;
     }
     let script = format!(
-        "( while kill -0 {pid} && [ -n \"$(find used -mmin -{IDLE_MINUTES})\" ]; do sleep 20; done; \
-         kill -INT {pid} ) >/dev/null 2>&1 & echo $!"
+        "runs() {{ [ \"$(head -n 1 data/cluster/postmaster.pid)\" = {pid} ]; }}
+         ( while runs && [ -n \"$(find used -mmin -{IDLE_MINUTES})\" ]; do sleep 20; done
+           rm -f watched; runs && kill -INT {pid} ) >/dev/null 2>&1 & echo $!"
     );
     // The shell ends at once and leaves its loop to init, so that nobody has to wait for it.
     let output = Command::new("sh")
