@@ -20,12 +20,10 @@ use std::{
 
 use nix::{sys::signal::kill, unistd::Pid};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
-use tidemark::postgres::{
-    Cluster, EmbeddedConfig, connect::quote_identifier, migrate, migrations_digest,
-};
+use tidemark::postgres::{Cluster, connect::quote_identifier, migrate, migrations_digest};
 use tokio::sync::OnceCell;
 
-use super::{open_to_all, pool_of};
+use super::{embedded_config, open_to_all, pool_of};
 
 /// The cluster ends itself when nothing has used it for so many minutes.
 const IDLE_MINUTES: u32 = 15;
@@ -114,7 +112,7 @@ async fn start() -> PgConnectOptions {
 }
 
 async fn run_cluster(directory: &Path) -> PgConnectOptions {
-    let config = EmbeddedConfig::in_directory(directory.join("data"))
+    let config = embedded_config(directory.join("data"))
         .with_setting("fsync", "off")
         .with_setting("synchronous_commit", "off")
         .with_setting("full_page_writes", "off")
@@ -172,9 +170,7 @@ async fn make_template(admin: &mut PgConnection, options: &PgConnectOptions) {
     let unfinished = "template_unfinished";
     drop_database(admin, unfinished).await;
     execute(admin, &format!("CREATE DATABASE {unfinished} TEMPLATE template0")).await;
-    let pool = pool_of(&options.clone().database(unfinished));
-    migrate(&pool).await.expect("migrations");
-    pool.close().await;
+    migrate(&options.clone().database(unfinished)).await.expect("migrations");
     execute(admin, &format!("ALTER DATABASE {unfinished} RENAME TO {template}")).await;
 }
 
