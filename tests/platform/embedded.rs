@@ -16,7 +16,7 @@ use nix::{
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tidemark::{
     config::DatabaseConfig,
-    postgres::{Cluster, Databases, EmbeddedConfig, EmbeddedError},
+    postgres::{Cluster, Databases, EmbeddedError},
 };
 use tokio::time::timeout;
 
@@ -155,7 +155,7 @@ async fn reconnect_after(
 async fn a_path_too_long_for_a_socket_gets_a_short_one() {
     let directory = DataDir::new();
     let deep = directory.path().join("d".repeat(60)).join("e".repeat(60));
-    let cluster = Cluster::start(&EmbeddedConfig::in_directory(&deep)).await.expect("started");
+    let cluster = Cluster::start(&support::embedded_config(&deep)).await.expect("started");
     let options = cluster.connect_options("postgres");
     write(&options).await;
     let socket_dir = options.get_socket().expect("a socket").clone();
@@ -211,7 +211,7 @@ async fn a_directory_that_postgres_may_not_enter_is_named() {
     }
     let closed = tempfile::tempdir().expect("a directory");
     fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).expect("permissions");
-    let config = EmbeddedConfig::in_directory(closed.path().join("data"));
+    let config = support::embedded_config(closed.path().join("data"));
     let error = Cluster::start(&config).await.expect_err("refused").to_string();
     assert!(error.contains(&closed.path().display().to_string()), "{error}");
 }
@@ -309,7 +309,7 @@ impl Supervisor {
 #[tokio::test]
 async fn supervised_process() {
     let Some(data_dir) = std::env::var_os(SUPERVISED_DIRECTORY) else { return };
-    let cluster = Cluster::start(&EmbeddedConfig::in_directory(data_dir)).await.expect("started");
+    let cluster = Cluster::start(&support::embedded_config(data_dir)).await.expect("started");
     write(&cluster.connect_options("postgres")).await;
     let pid = cluster.postmaster_pid().expect("running");
     println!("postmaster {pid}");

@@ -52,7 +52,15 @@ impl DataDir {
     }
 
     pub fn config(&self) -> EmbeddedConfig {
-        EmbeddedConfig::in_directory(self.path())
+        embedded_config(self.path())
+    }
+}
+
+/// The settings of production, with the Postgres programs that the caller chose, if any.
+pub fn embedded_config(data_dir: impl Into<PathBuf>) -> EmbeddedConfig {
+    EmbeddedConfig {
+        bin_dir: std::env::var_os("TIDEMARK_POSTGRES_BIN").map(PathBuf::from),
+        ..EmbeddedConfig::in_directory(data_dir)
     }
 }
 

@@ -20,12 +20,10 @@ use std::{
 
 use nix::{sys::signal::kill, unistd::Pid};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
-use tidemark::postgres::{
-    Cluster, EmbeddedConfig, connect::quote_identifier, migrate, migrations_digest,
-};
+use tidemark::postgres::{Cluster, connect::quote_identifier, migrate, migrations_digest};
 use tokio::sync::OnceCell;
 
-use super::{open_to_all, pool_of};
+use super::{embedded_config, open_to_all, pool_of};
 
 /// The cluster ends itself when nothing has used it for so many minutes.
 const IDLE_MINUTES: u32 = 15;
@@ -114,7 +112,7 @@ async fn start() -> PgConnectOptions {
 }
 
 async fn run_cluster(directory: &Path) -> PgConnectOptions {
-    let config = EmbeddedConfig::in_directory(directory.join("data"))
+    let config = embedded_config(directory.join("data"))
         .with_setting("fsync", "off")
         .with_setting("synchronous_commit", "off")
         .with_setting("full_page_writes", "off")
@@ -147,8 +145,9 @@ fn watch(directory: &Path, pid: i32) {
         return;
     }
     let script = format!(
-        "( while kill -0 {pid} && [ -n \"$(find used -mmin -{IDLE_MINUTES})\" ]; do sleep 20; done; \
-         kill -INT {pid} ) >/dev/null 2>&1 & echo $!"
+        "runs() {{ [ \"$(head -n 1 data/cluster/postmaster.pid)\" = {pid} ]; }}
+         ( while runs && [ -n \"$(find used -mmin -{IDLE_MINUTES})\" ]; do sleep 20; done
+           rm -f watched; runs && kill -INT {pid} ) >/dev/null 2>&1 & echo $!"
     );
     // The shell ends at once and leaves its loop to init, so that nobody has to wait for it.
     let output = Command::new("sh")
@@ -171,9 +170,7 @@ async fn make_template(admin: &mut PgConnection, options: &PgConnectOptions) {
     let unfinished = "template_unfinished";
     drop_database(admin, unfinished).await;
     execute(admin, &format!("CREATE DATABASE {unfinished} TEMPLATE template0")).await;
-    let pool = pool_of(&options.clone().database(unfinished));
-    migrate(&pool).await.expect("migrations");
-    pool.close().await;
+    migrate(&options.clone().database(unfinished)).await.expect("migrations");
     execute(admin, &format!("ALTER DATABASE {unfinished} RENAME TO {template}")).await;
 }
 
@@ -213,8 +210,12 @@ fn template_name() -> String {
     format!("template_{}", migrations_digest())
 }
 
-/// One per checkout and user, in a place that every user may enter (a home directory may be closed).
+/// `TIDEMARK_TEST_DIR`, else one per checkout and user, in a place that every user may enter (a home
+/// directory may be closed).
 fn directory() -> PathBuf {
+    if let Some(chosen) = std::env::var_os("TIDEMARK_TEST_DIR") {
+        return chosen.into();
+    }
     let mut hasher = DefaultHasher::new();
     env!("CARGO_MANIFEST_DIR").hash(&mut hasher);
     let user = nix::unistd::geteuid();

@@ -185,11 +185,6 @@ impl Launcher {
         let survivor = match Holder::of(&pid_file, &self.layout.cluster) {
             Holder::Ours(survivor) => survivor,
             Holder::Unclear { pid } => return Err(EmbeddedError::Stuck { pid }),
-            Holder::Unrelated => {
-                remove_pid_file(&pid_file).map_err(failed("remove", &pid_file))?;
-                return Ok(None);
-            }
-            // Postgres itself sees through the file of a process that is gone.
             Holder::Nobody => return Ok(None),
         };
         let pid = survivor.pid();
@@ -246,6 +241,10 @@ impl Launcher {
 
     /// Starts a postmaster; says where its part of the log begins.
     fn spawn(&self) -> Result<(Postmaster, u64), EmbeddedError> {
+        let pid_file = self.layout.pid_file();
+        if matches!(Holder::of(&pid_file, &self.layout.cluster), Holder::Nobody) {
+            remove_pid_file(&pid_file).map_err(failed("remove", &pid_file))?;
+        }
         let (log, log_end) = self.layout.open_log()?;
         let stdout = log.try_clone().map_err(failed("open", &self.layout.log))?;
         let program = self.programs.postgres();

@@ -37,12 +37,12 @@ pub struct Survivor {
 #[derive(Debug)]
 pub enum Holder {
     Ours(Survivor),
-    Unrelated,
+    /// Nobody, a process that has ended and only waits to be noticed by init, or a stranger.
+    Nobody,
     /// A Postgres that does not say which cluster it serves; neither it nor its file may be touched.
     Unclear {
         pid: i32,
     },
-    Nobody,
 }
 
 impl Holder {
@@ -54,11 +54,11 @@ impl Holder {
         let Some(pid) = named else { return Self::Nobody };
         let Some(arguments) = arguments_of(pid) else { return Self::Nobody };
         match serves(&arguments) {
-            Serves::Nothing => Self::Unrelated,
+            Serves::Nothing => Self::Nobody,
             Serves::Cluster(directory) if directory == cluster => {
                 Self::Ours(Survivor { pid, cluster: cluster.to_owned() })
             }
-            Serves::Cluster(_) => Self::Unrelated,
+            Serves::Cluster(_) => Self::Nobody,
             Serves::Unknown => Self::Unclear { pid },
         }
     }
@@ -177,7 +177,9 @@ fn arguments_of(pid: i32) -> Option<Vec<String>> {
     Some(arguments.into_iter().map(str::to_owned).collect())
 }
 
-/// Removes a pid file whose number went to an unrelated process; Postgres would refuse to start.
+/// Removes a pid file that names nobody of ours. Postgres would do so itself for a number that is
+/// free, but refuses to start when a stranger or an unreaped process has it. What is left of a dead
+/// postmaster it still finds by its shared memory.
 pub fn remove_pid_file(pid_file: &Path) -> io::Result<()> {
     match fs::remove_file(pid_file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -213,7 +215,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let pid_file = directory.path().join("postmaster.pid");
         fs::write(&pid_file, format!("{}\n/somewhere\n", std::process::id())).expect("written");
-        assert!(matches!(Holder::of(&pid_file, directory.path()), Holder::Unrelated));
+        assert!(matches!(Holder::of(&pid_file, directory.path()), Holder::Nobody));
         fs::write(&pid_file, "").expect("written");
         assert!(matches!(Holder::of(&pid_file, directory.path()), Holder::Nobody));
     }

@@ -1,6 +1,7 @@
 //! Finds the installed Postgres server programs. Nothing is downloaded.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -46,9 +47,15 @@ impl Programs {
         wanted: Option<u32>,
     ) -> Result<Self, EmbeddedError> {
         let places = configured.map_or_else(usual_places, |dir| vec![dir.to_owned()]);
-        let mut found: Vec<Self> =
-            places.iter().filter_map(|dir| Self::in_directory(dir)).collect();
-        found.retain(|programs| programs.major >= MINIMUM);
+        // Several places are often links to one installation, which need not be asked twice.
+        let mut seen = HashSet::new();
+        let found: Vec<Self> = places
+            .iter()
+            .filter_map(|dir| installation_of(dir))
+            .filter(|bin_dir| seen.insert(bin_dir.clone()))
+            .filter_map(Self::ask)
+            .filter(|programs| programs.major >= MINIMUM)
+            .collect();
         if found.is_empty() {
             return Err(EmbeddedError::ProgramsNotFound {
                 minimum: MINIMUM,
@@ -84,17 +91,18 @@ impl Programs {
         self.major
     }
 
-    /// The programs in this directory, if both are there and say their version.
-    fn in_directory(dir: &Path) -> Option<Self> {
-        if !dir.join("initdb").is_file() {
-            return None;
-        }
-        // Follow links: the programs find their libraries relative to where they really are.
-        let postgres = fs::canonicalize(dir.join("postgres")).ok()?;
-        let major = parse_version(&output_of(&postgres, "--version")?)?;
-        let bin_dir = postgres.parent()?.to_owned();
-        bin_dir.join("initdb").is_file().then_some(Self { bin_dir, major })
+    /// The installation, if its server says its version.
+    fn ask(bin_dir: PathBuf) -> Option<Self> {
+        let major = parse_version(&output_of(&bin_dir.join("postgres"), "--version")?)?;
+        Some(Self { bin_dir, major })
     }
+}
+
+/// Where the programs of this directory really are, if both are there. They find their libraries
+/// relative to that place.
+fn installation_of(dir: &Path) -> Option<PathBuf> {
+    let bin_dir = fs::canonicalize(dir.join("postgres")).ok()?.parent()?.to_owned();
+    (dir.join("initdb").is_file() && bin_dir.join("initdb").is_file()).then_some(bin_dir)
 }
 
 #[cfg(target_os = "macos")]
