@@ -26,8 +26,22 @@ impl Authenticated {
     /// # Errors
     /// 403 `INSUFFICIENT_PERMISSIONS`.
     pub fn require(&self, role: Role) -> Result<(), ApiError> {
-        if self.0.has(role) { Ok(()) } else { Err(code::INSUFFICIENT_PERMISSIONS.into()) }
+        require(&self.0, role)
     }
+}
+
+impl Caller {
+    /// Refuses callers without the role.
+    ///
+    /// # Errors
+    /// 403 `INSUFFICIENT_PERMISSIONS`.
+    pub fn require(&self, role: Role) -> Result<(), ApiError> {
+        require(&self.identity, role)
+    }
+}
+
+fn require(identity: &Identity, role: Role) -> Result<(), ApiError> {
+    if identity.has(role) { Ok(()) } else { Err(code::INSUFFICIENT_PERMISSIONS.into()) }
 }
 
 impl From<TokenError> for ApiError {
