@@ -99,7 +99,7 @@ impl DevIssuer {
     }
 
     /// A token with exactly these claims.
-    pub(super) fn sign(&self, claims: &Value) -> jsonwebtoken::errors::Result<String> {
+    pub(crate) fn sign(&self, claims: &Value) -> jsonwebtoken::errors::Result<String> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.key_id.clone());
         encode(&header, claims, &self.signing)

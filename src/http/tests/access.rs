@@ -1,20 +1,21 @@
 //! Who gets in.
 
 use super::*;
+use crate::auth::dev::{AUDIENCE, ISSUER};
+use crate::http::rate::{Rate, RateClass};
 
 #[tokio::test]
 async fn each_failure_of_a_token_has_its_code() {
     let app = App::new();
     let good = app.bearer("ann", &[]);
-    let expired = {
-        let token = app.dev.issue("ann", &BTreeSet::new(), Duration::ZERO).unwrap();
-        format!("Bearer {token}")
-    };
+    let claims = json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": 1_700_000_000 });
+    let expired = format!("Bearer {}", app.dev.sign(&claims).unwrap());
     let forged = format!("{}AAAA", &good[..good.len() - 4]);
     for (header, status, expected) in [
         ("", 401, "UNAUTHORIZED"),
         ("Basic YTpi", 401, "UNAUTHORIZED"),
         ("Bearer nonsense", 400, "MALFORMED_TOKEN"),
+        (expired.as_str(), 401, "TOKEN_EXPIRED"),
         (forged.as_str(), 401, "INVALID_TOKEN"),
     ] {
         let answer = app.get("/me", &[("authorization", header)]).await;
@@ -23,8 +24,6 @@ async fn each_failure_of_a_token_has_its_code() {
     }
     let twice = app.get("/me", &[("authorization", &good), ("authorization", &good)]).await;
     assert_eq!(twice.code(), "MALFORMED_TOKEN");
-    // Just expired is within the leeway.
-    assert_eq!(app.get("/me", &[("authorization", &expired)]).await.status, 200);
 }
 
 #[tokio::test]
@@ -123,4 +122,31 @@ async fn an_unusable_timezone_offset_is_ignored() {
         let answer = app.get("/offset", &[("x-timezone-offset", header)]).await;
         assert_eq!(answer.json()["data"], expected, "{header}");
     }
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_back_and_others_are_not_affected() {
+    let rate = Rate { requests: 2, window: Duration::from_secs(3600) };
+    let rates = [(RateClass::Standard, rate), (RateClass::Sync, rate)].into();
+    let app = App::with(Limits { rates, ..Limits::default() }, true);
+    let (ann, bob) = (app.bearer("ann", &[]), app.bearer("bob", &[]));
+    for left in ["1", "0"] {
+        let answer = app.get("/me", &[("authorization", &ann)]).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("x-ratelimit-limit"), "2");
+        assert_eq!(answer.header("x-ratelimit-remaining"), left);
+        assert_eq!(answer.header("x-ratelimit-window"), "3600");
+    }
+    let refused = app.get("/me", &[("authorization", &ann)]).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "RATE_LIMIT_EXCEEDED"));
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1790..=1800).contains(&wait), "{wait}");
+    assert_eq!(app.get("/me", &[("authorization", &bob)]).await.status, 200);
+    let health = "/api/v1/health/me";
+    for status in [200, 200, 429] {
+        assert_eq!(app.get(health, &[("authorization", &ann)]).await.status, status);
+    }
+    let refused = app.get(health, &[("authorization", &ann)]).await;
+    assert_eq!(refused.code(), "RATE_LIMITED");
+    assert_eq!(refused.json()["error"]["retryable"], true);
 }

@@ -26,6 +26,7 @@ use super::envelope::Envelope;
 use super::error::{ApiError, code};
 use super::extract::{BodyLimit, Caller, Correlation, DeviceId, Json, OptionalDeviceId};
 use super::extract::{Path, Query, TimezoneOffset};
+use super::rate::RateClass;
 use super::state::{AppState, Check, Limits, Readiness, UserDirectory};
 use super::{assemble, layer};
 use crate::auth::dev::DevIssuer;
@@ -99,8 +100,15 @@ fn resources() -> OpenApiRouter<AppState> {
     let uploads = OpenApiRouter::new()
         .route("/api/v1/health/samples/batch-upsert", routing::post(order))
         .layer(layer::body_limit(BodyLimit { wire: 2000, inflated: 4000 }));
+    let counted_apart = OpenApiRouter::new()
+        .route(
+            "/api/v1/health/me",
+            routing::get(|caller: Caller| async move { Envelope::new(caller.user) }),
+        )
+        .layer(layer::rate_class(RateClass::Sync));
     OpenApiRouter::new()
         .merge(uploads)
+        .merge(counted_apart)
         .route("/orders", routing::post(order))
         .route(
             "/orders/{id}",
