@@ -16,7 +16,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::keys::{Key, KeySet};
 use super::{Role, TrustedIssuer};
@@ -95,9 +95,14 @@ impl DevIssuer {
             "exp": now + ttl.min(MAX_TTL).as_secs(),
             "roles": roles,
         });
+        Ok(self.sign(&claims)?)
+    }
+
+    /// A token with exactly these claims.
+    pub(crate) fn sign(&self, claims: &Value) -> jsonwebtoken::errors::Result<String> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.key_id.clone());
-        Ok(encode(&header, &claims, &self.signing)?)
+        encode(&header, claims, &self.signing)
     }
 
     /// What a verifier needs to accept this issuer's tokens.
@@ -115,7 +120,7 @@ impl DevIssuer {
     }
 
     /// The public key as a JSON Web Key Set.
-    pub fn jwks(&self) -> serde_json::Value {
+    pub fn jwks(&self) -> Value {
         json!({ "keys": [{
             "kty": "OKP",
             "crv": "Ed25519",

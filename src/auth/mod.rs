@@ -2,6 +2,8 @@
 
 pub mod dev;
 mod keys;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::BTreeSet;

@@ -157,7 +157,9 @@ fn verify_with(token: &str, issuer: &TrustedIssuer, key: &Key) -> Result<Identit
     validation.validate_aud = false;
     validation.set_issuer(&[&issuer.issuer]);
     validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-    let claims = decode::<Claims>(token, &key.decoding, &validation).map_err(refusal)?.claims;
+    let claims = decode::<Claims>(token, &key.decoding, &validation)
+        .map_err(|error| refusal(&error))?
+        .claims;
     // The library also accepts a list of issuers of which one fits.
     if claims.iss != issuer.issuer {
         return Err(TokenError::Invalid("issuer"));
@@ -185,7 +187,7 @@ fn check_audience(claims: &Claims, issuer: &TrustedIssuer) -> Result<(), TokenEr
     if accepted { Ok(()) } else { Err(TokenError::Invalid("audience")) }
 }
 
-fn refusal(error: jsonwebtoken::errors::Error) -> TokenError {
+fn refusal(error: &jsonwebtoken::errors::Error) -> TokenError {
     match error.kind() {
         ErrorKind::ExpiredSignature => TokenError::Expired,
         ErrorKind::ImmatureSignature => TokenError::Invalid("not yet valid"),

@@ -4,12 +4,14 @@
 //! turned into responses by axum, so the outermost layer keeps the context in a task-local.
 
 use std::future::Future;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use uuid::Uuid;
 
 use super::error::{ApiError, Dialect};
+use super::rate::Quota;
 
 tokio::task_local! {
     static CURRENT: RequestContext;
@@ -20,6 +22,8 @@ tokio::task_local! {
 pub struct RequestContext {
     pub correlation: Correlation,
     pub dialect: Dialect,
+    /// What the caller's rate limit left, once the caller is known.
+    pub(super) quota: Arc<OnceLock<Quota>>,
 }
 
 /// The correlation id of a request: as the client wrote it, and as a UUID for event metadata.

@@ -10,6 +10,7 @@ pub mod extract;
 pub mod layer;
 mod openapi;
 mod ops;
+pub mod rate;
 mod serve;
 pub mod state;
 pub mod time;

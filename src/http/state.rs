@@ -1,5 +1,6 @@
 //! What handlers share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::rate::{self, Rate, RateClass, RateLimiter};
 use crate::auth::{Identity, Verifier};
 
 /// The parts of the system that HTTP needs. Cheap to clone.
@@ -24,6 +26,7 @@ pub struct AppState {
     pub limits: Arc<Limits>,
     /// One permit per request being worked on.
     pub(super) slots: Arc<Semaphore>,
+    pub(super) rates: Arc<RateLimiter>,
 }
 
 impl AppState {
@@ -36,7 +39,8 @@ impl AppState {
         limits: Limits,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(limits.concurrent_requests));
-        Self { verifier, users, readiness, metrics, limits: Arc::new(limits), slots }
+        let rates = Arc::new(RateLimiter::new(limits.rates.clone()));
+        Self { verifier, users, readiness, metrics, limits: Arc::new(limits), slots, rates }
     }
 }
 
@@ -84,6 +88,8 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
     /// Web origins that may call the API from a browser.
     pub cors_origins: Vec<String>,
+    /// Requests per person and class of route; a class left out is not limited.
+    pub rates: BTreeMap<RateClass, Rate>,
 }
 
 impl Default for Limits {
@@ -95,6 +101,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(15),
             shutdown_timeout: Duration::from_secs(30),
             cors_origins: Vec::new(),
+            rates: rate::default_rates(),
         }
     }
 }

@@ -82,7 +82,8 @@ impl Dialect {
             rule.raised == inner.code && rule.status.is_none_or(|status| status == inner.status)
         });
         let Some(rule) = found else {
-            inner.retryable.get_or_insert(inner.status.is_server_error());
+            let server_failed = inner.status.is_server_error();
+            inner.retryable.get_or_insert(server_failed);
             return inner.code.name;
         };
         let retryable = *inner.retryable.get_or_insert(rule.retryable);

@@ -5,15 +5,16 @@ use axum::extract::FromRequestParts;
 use axum::http::{header::AUTHORIZATION, request::Parts};
 
 use crate::auth::{Identity, Role, TokenError};
-use crate::http::context::Correlation;
+use crate::http::context::{Correlation, RequestContext};
 use crate::http::error::{ApiError, code};
+use crate::http::rate::RateClass;
 use crate::http::state::AppState;
 
 /// A caller with a valid token, who need not have an account yet.
 #[derive(Clone, Debug)]
 pub struct Authenticated(pub Identity);
 
-/// A caller with a valid token and an account.
+/// A caller with a valid token and an account, who keeps to their rate limit.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub user: UserId,
@@ -26,8 +27,22 @@ impl Authenticated {
     /// # Errors
     /// 403 `INSUFFICIENT_PERMISSIONS`.
     pub fn require(&self, role: Role) -> Result<(), ApiError> {
-        if self.0.has(role) { Ok(()) } else { Err(code::INSUFFICIENT_PERMISSIONS.into()) }
+        require(&self.0, role)
     }
+}
+
+impl Caller {
+    /// Refuses callers without the role.
+    ///
+    /// # Errors
+    /// 403 `INSUFFICIENT_PERMISSIONS`.
+    pub fn require(&self, role: Role) -> Result<(), ApiError> {
+        require(&self.identity, role)
+    }
+}
+
+fn require(identity: &Identity, role: Role) -> Result<(), ApiError> {
+    if identity.has(role) { Ok(()) } else { Err(code::INSUFFICIENT_PERMISSIONS.into()) }
 }
 
 impl From<TokenError> for ApiError {
@@ -62,6 +77,12 @@ impl FromRequestParts<AppState> for Caller {
         let Authenticated(identity) = Authenticated::from_request_parts(parts, state).await?;
         let correlation = Correlation::from_request_parts(parts, state).await?;
         let user = state.users.resolve(&identity, correlation.id).await?;
+        let class = parts.extensions.get().copied().unwrap_or(RateClass::Standard);
+        let quota = state.rates.take(user, class).await?;
+        if let (Some(quota), Some(context)) = (quota, parts.extensions.get::<RequestContext>()) {
+            // A handler that asks for the caller twice is counted twice and shows the first count.
+            let _ = context.quota.set(quota);
+        }
         Ok(Self { user, identity })
     }
 }

@@ -61,7 +61,7 @@ fn field_error(fallback: &str, sentence: &str) -> FieldError {
         .unwrap_or(sentence);
     let quoted = reason.split('`').nth(1);
     let leading = reason.split_once(": ").map(|(name, _)| name);
-    let name = leading.filter(|name| is_name(name)).or(quoted.filter(|name| is_name(name)));
+    let name = [leading, quoted].into_iter().flatten().find(|name| is_name(name));
     FieldError { field: name.unwrap_or(fallback).to_owned(), message: reason.to_owned() }
 }
 

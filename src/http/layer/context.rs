@@ -1,5 +1,7 @@
 //! The outermost layer.
 
+use std::sync::Arc;
+
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -28,11 +30,15 @@ pub(crate) async fn context(mut request: Request, next: Next) -> Response {
     let correlation = correlation::of(request.headers());
     let text = correlation.text.clone();
     let dialect = Dialect::of_path(request.uri().path());
-    let context = RequestContext { correlation, dialect };
+    let context = RequestContext { correlation, dialect, quota: Arc::default() };
+    let quota = Arc::clone(&context.quota);
     request.extensions_mut().insert(context.clone());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
     let span = tracing::info_span!("request", method = %request.method(), route, request_id = text);
     let mut response = context.scope(next.run(request).instrument(span)).await;
+    if let Some(quota) = quota.get() {
+        quota.write(response.headers_mut());
+    }
     complete(response.headers_mut(), &text);
     response
 }

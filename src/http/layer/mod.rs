@@ -18,12 +18,18 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::extract::BodyLimit;
+use super::rate::RateClass;
 
 pub(super) use context::context;
 
 /// Raises or lowers how large a body the routes of a group accept.
 pub fn body_limit(limit: BodyLimit) -> Extension<BodyLimit> {
     Extension(limit)
+}
+
+/// Counts the requests of a group's routes in another bucket than the standard one.
+pub fn rate_class(class: RateClass) -> Extension<RateClass> {
+    Extension(class)
 }
 
 /// Bodies from 1 KiB on are worth compressing.
@@ -68,6 +74,9 @@ pub(super) fn cors(origins: &[String]) -> CorsLayer {
             name("server-time"),
             header::RETRY_AFTER,
             header::ETAG,
+            name("x-ratelimit-limit"),
+            name("x-ratelimit-remaining"),
+            name("x-ratelimit-reset"),
         ])
         .max_age(Duration::from_secs(600))
 }
