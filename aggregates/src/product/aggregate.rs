@@ -114,7 +114,7 @@ impl cqrs_es::Aggregate for CatalogueProduct {
     fn apply(&mut self, event: CatalogueProductEvent) {
         match event {
             CatalogueProductEvent::Defined(data) => self.state.create(&data.fields, &data.edit),
-            CatalogueProductEvent::Updated(data) => self.state.change(&data.set, &data.edit),
+            CatalogueProductEvent::Updated(data) => self.state.change(&data.set, None, &data.edit),
             CatalogueProductEvent::Withdrawn(data) => self.state.delete(&data.edit),
         }
     }
