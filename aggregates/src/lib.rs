@@ -14,6 +14,7 @@
 //! | purpose | which of a person's keys seals an event: [`Purpose`] |
 
 pub mod event;
+pub mod health_batch;
 pub mod ids;
 pub mod metadata;
 pub mod metric;

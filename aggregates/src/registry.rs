@@ -1,16 +1,20 @@
 //! The one list of event types. Tests, the CLI, the documentation and the store all read it.
 
-use crate::{DecodeError, Encoded, EventType, StoredEvent, subject::SubjectEvent};
+use crate::{
+    DecodeError, Encoded, EventType, StoredEvent, health_batch::HealthBatchEvent,
+    subject::SubjectEvent,
+};
 
 /// Any event of the log in its current version.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AnyEvent {
     Subject(SubjectEvent),
+    HealthBatch(HealthBatchEvent),
 }
 
 /// All event types there are, grouped by aggregate.
 pub fn types() -> impl Iterator<Item = &'static EventType> {
-    SubjectEvent::types().iter()
+    SubjectEvent::types().iter().chain(HealthBatchEvent::types())
 }
 
 /// The registry entry with this name.
@@ -27,6 +31,9 @@ impl AnyEvent {
         let aggregate = event_type.split('.').next().unwrap_or_default();
         match aggregate {
             "subject" => SubjectEvent::decode(event_type, payload, blob).map(Self::Subject),
+            "health_batch" => {
+                HealthBatchEvent::decode(event_type, payload, blob).map(Self::HealthBatch)
+            }
             _ => Err(DecodeError::unknown(event_type)),
         }
     }
@@ -35,6 +42,7 @@ impl AnyEvent {
     pub fn encode(&self) -> Encoded {
         match self {
             Self::Subject(event) => event.encode(),
+            Self::HealthBatch(event) => event.encode(),
         }
     }
 
@@ -42,6 +50,7 @@ impl AnyEvent {
     pub fn descriptor(&self) -> &'static EventType {
         match self {
             Self::Subject(event) => event.descriptor(),
+            Self::HealthBatch(event) => event.descriptor(),
         }
     }
 }
@@ -49,5 +58,11 @@ impl AnyEvent {
 impl From<SubjectEvent> for AnyEvent {
     fn from(event: SubjectEvent) -> Self {
         Self::Subject(event)
+    }
+}
+
+impl From<HealthBatchEvent> for AnyEvent {
+    fn from(event: HealthBatchEvent) -> Self {
+        Self::HealthBatch(event)
     }
 }
