@@ -284,7 +284,7 @@ impl Interned {
     }
 }
 
-fn put_dictionary(out: &mut Vec<u8>, column: impl Iterator<Item = Option<Arc<str>>>) {
+pub(crate) fn put_dictionary(out: &mut Vec<u8>, column: impl Iterator<Item = Option<Arc<str>>>) {
     Interned::of(column, |text| text.to_string()).put(out);
 }
 
@@ -308,7 +308,10 @@ fn take_interned<T: Clone>(
     column.collect()
 }
 
-fn take_dictionary(reader: &mut Reader<'_>, n: usize) -> Result<Vec<Option<Arc<str>>>, Malformed> {
+pub(crate) fn take_dictionary(
+    reader: &mut Reader<'_>,
+    n: usize,
+) -> Result<Vec<Option<Arc<str>>>, Malformed> {
     take_interned(reader, n, |text| Ok(Arc::from(text)))
 }
 

@@ -42,7 +42,7 @@ fn canonical(text: &str) -> Option<Uuid> {
 }
 
 /// Packs the ids in order: forms, references, sixteen bytes for each new UUID, then other texts.
-pub(super) fn pack<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<u8> {
+pub(crate) fn pack<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let (mut forms, mut references) = (Vec::new(), Vec::new());
     let (mut uuids, mut texts) = (Vec::new(), Vec::new());
     let mut seen: HashMap<Uuid, u64> = HashMap::new();
@@ -74,7 +74,7 @@ pub(super) fn pack<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<u8> {
 }
 
 /// The `n` ids back.
-pub(super) fn unpack(bytes: &[u8], n: usize) -> Result<Vec<Arc<str>>, Malformed> {
+pub(crate) fn unpack(bytes: &[u8], n: usize) -> Result<Vec<Arc<str>>, Malformed> {
     let mut reader = Reader::new(bytes);
     if reader.unsigned()? != n as u64 {
         return Err(Malformed("number of ids"));

@@ -256,8 +256,7 @@ fn a_correction_rewrites_columns_alone() {
 #[test]
 fn one_start_is_never_split() {
     let mut store = Store::default();
-    let same: Vec<Sample> = (1..1500).map(|seed| heart_rate(5000, seed)).collect();
-    let mut rows = same.clone();
+    let mut rows: Vec<Sample> = (1..1500).map(|seed| heart_rate(5000, seed)).collect();
     rows.extend(run(6, 700));
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     upload(&mut store, &rows);
