@@ -5,8 +5,12 @@
 
 pub mod load;
 pub mod subject;
+pub mod users;
 
-use crate::store::{AppendError, ReadError};
+use aggregates::{AnyEvent, Metadata};
+
+use crate::store::{AppendError, NewEvent, ReadError};
+use crate::{clock, ids};
 
 /// How often a command is decided again because somebody else was faster.
 pub const ATTEMPTS: usize = 8;
@@ -23,4 +27,21 @@ pub enum CommandError {
     Read(#[from] ReadError),
     #[error("the log could not be written")]
     Append(#[from] AppendError),
+}
+
+/// Decided events as the store takes them, all of one moment.
+pub fn events_of<E: Into<AnyEvent>>(
+    events: impl IntoIterator<Item = E>,
+    metadata: &Metadata,
+) -> Vec<NewEvent> {
+    let recorded_at_ms = clock::now_ms();
+    events
+        .into_iter()
+        .map(|event| NewEvent {
+            event_id: ids::new_event_id(),
+            event: event.into(),
+            metadata: metadata.clone(),
+            recorded_at_ms,
+        })
+        .collect()
 }

@@ -1,15 +1,13 @@
 //! A person's keys: created before the first event they seal, destroyed at the person's request.
 
 use aggregates::subject::{self, KeyCreated, KeyDestroyed, SubjectEvent};
-use aggregates::{AnyEvent, Metadata, Purpose, StreamId, UserId};
+use aggregates::{Metadata, Purpose, StreamId, UserId};
 
+use super::{CommandError, events_of};
 use crate::keys::KeyError;
 use crate::store::{
-    Member, NewEvent, Op, Outcome, ReadError, Store, StreamChange, SubjectChange, SubjectChangeKind,
+    Member, Op, Outcome, ReadError, Store, StreamChange, SubjectChange, SubjectChangeKind,
 };
-use crate::{clock, ids};
-
-use super::CommandError;
 
 /// Creates a key for each purpose and returns what announces them. The keys are durable when this
 /// returns; they become active with the member.
@@ -21,21 +19,15 @@ pub async fn create_keys(
     user: UserId,
     metadata: &Metadata,
 ) -> Result<Member, KeyError> {
-    let now_ms = clock::now_ms();
     let mut member = Member::default();
     let mut events = Vec::new();
     for purpose in Purpose::ALL {
         let key = store.sealer().keyring().create(user, purpose).await?;
-        events.push(new_event(
-            SubjectEvent::KeyCreated(KeyCreated {
-                key_id: key.key_id(),
-                purpose,
-                commitment: key.commitment().to_string(),
-            })
-            .into(),
-            metadata,
-            now_ms,
-        ));
+        events.push(SubjectEvent::KeyCreated(KeyCreated {
+            key_id: key.key_id(),
+            purpose,
+            commitment: key.commitment().to_string(),
+        }));
         member.subject_changes.push(SubjectChange {
             user,
             purpose,
@@ -46,7 +38,7 @@ pub async fn create_keys(
         stream: StreamId::new(subject::TYPE, user),
         user,
         expected: 0,
-        events,
+        events: events_of(events, metadata),
         op: Op::Create,
         origin: None,
         state: None,
@@ -94,7 +86,7 @@ async fn shred_in(
             continue;
         }
         let data = KeyDestroyed { key_id: key.key_id, purpose, reason: reason.to_owned() };
-        events.push(new_event(SubjectEvent::KeyDestroyed(data).into(), metadata, clock::now_ms()));
+        events.push(SubjectEvent::KeyDestroyed(data));
         let kind = SubjectChangeKind::Destroyed;
         member.subject_changes.push(SubjectChange { user, purpose, kind });
     }
@@ -103,7 +95,7 @@ async fn shred_in(
             stream,
             user,
             expected: head.sequence,
-            events,
+            events: events_of(events, metadata),
             op: Op::Update,
             origin: None,
             state: None,
@@ -120,13 +112,4 @@ async fn shred_in(
         store.forget(user, purpose).await?;
     }
     Ok(())
-}
-
-fn new_event(event: AnyEvent, metadata: &Metadata, now_ms: i64) -> NewEvent {
-    NewEvent {
-        event_id: ids::new_event_id(),
-        event,
-        metadata: metadata.clone(),
-        recorded_at_ms: now_ms,
-    }
 }
