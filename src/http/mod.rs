@@ -24,7 +24,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::error::{ApiError, code};
-pub use self::serve::serve;
+pub use self::serve::{Timing, serve};
 pub use self::state::AppState;
 
 /// The whole server as one service.

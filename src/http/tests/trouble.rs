@@ -1,6 +1,7 @@
 //! When things go wrong on our side.
 
 use super::*;
+use crate::http::Timing;
 
 #[tokio::test]
 async fn unknown_paths_and_methods_answer_in_the_envelope() {
@@ -100,8 +101,8 @@ async fn stopping_lets_running_requests_finish() {
     let signal = async move {
         let _ = stopped.await;
     };
-    let grace = Duration::from_secs(5);
-    let server = tokio::spawn(crate::http::serve(listener, app.router.clone(), signal, grace));
+    let timing = Timing::from(&Limits::default());
+    let server = tokio::spawn(crate::http::serve(listener, app.router.clone(), signal, timing));
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut start = [0; 12];
@@ -126,8 +127,30 @@ async fn stopping_does_not_wait_for_ever() {
             tokio::task::yield_now().await;
         }
     };
-    let serving =
-        crate::http::serve(listener, app.router.clone(), signal, Duration::from_millis(50));
+    let timing = Timing { head: Duration::from_secs(5), grace: Duration::from_millis(50) };
+    let serving = crate::http::serve(listener, app.router.clone(), signal, timing);
     let ended = tokio::time::timeout(Duration::from_secs(10), serving).await;
     ended.expect("the request that hangs is left behind").unwrap();
+}
+
+#[tokio::test]
+async fn who_dawdles_over_the_head_of_a_request_is_disconnected() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let app = App::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let timing = Timing { head: Duration::from_millis(50), grace: Duration::ZERO };
+    let signal = std::future::pending();
+    let server = tokio::spawn(crate::http::serve(listener, app.router.clone(), signal, timing));
+    let whole = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+    for sent in ["", &whole[..25], whole] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut received = Vec::new();
+        let reading = stream.read_to_end(&mut received);
+        let closed = tokio::time::timeout(Duration::from_secs(10), reading).await;
+        assert!(closed.is_ok(), "the connection is closed after {} bytes", sent.len());
+        assert_eq!(received.starts_with(b"HTTP/1.1 200"), sent == whole);
+    }
+    server.abort();
 }
