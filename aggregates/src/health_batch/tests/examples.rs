@@ -118,6 +118,25 @@ fn only_the_envelope_and_correlation_fail_a_batch() {
 }
 
 #[test]
+fn metadata_keeps_known_keys_without_control_characters() {
+    let metadata =
+        json!({"osName": "i\u{0}OS", "isManualEntry": true, "secret": 1, "deviceModel": null});
+    let sample = with(heart_rate("a", MARCH, 61.0), "metadata", metadata);
+    let mut person = Person::default();
+    let applied = person.upload(&[with(sample, "deviceId", json!("x\u{0}y"))], &[]);
+    let row = &applied.recorded[0];
+    assert_eq!(
+        json!(**row.metadata.as_ref().unwrap()),
+        json!({"osName": "iOS", "isManualEntry": true})
+    );
+    assert_eq!(row.device_id.as_deref(), Some("xy"));
+    // What a later version leaves out stays.
+    let bare = person.upload(&[heart_rate("a", MARCH, 62.0)], &[]);
+    assert_eq!(bare.corrected[0].after.metadata, row.metadata);
+    assert_eq!(bare.corrected[0].after.device_id, row.device_id);
+}
+
+#[test]
 fn the_first_valid_duplicate_wins() {
     let mut person = Person::default();
     let applied = person.upload(
