@@ -12,7 +12,7 @@
 //!    event; different is refused as retryable.
 //! 3. Load the segments that cover [`Batch::ranges`] (for each range the last one that begins at or
 //!    before it, and those that begin inside it) and, for [`Batch::lossless_records`], those whose
-//!    folds name one of the ids; [`crate::segment::unpack`] them; sort by `lo_ms`. Load the
+//!    folds name one of the ids; [`crate::segment::LoadedSegment::unpack`] them; sort by `lo_ms`. Load the
 //!    tombstones of [`Batch::records`]. Give all of it to a [`Context`].
 //! 4. [`HealthBatch::decide`] gives exactly one [`HealthBatchEvent::Applied`], or a refusal of the
 //!    whole batch.

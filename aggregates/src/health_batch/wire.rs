@@ -92,7 +92,7 @@ pub struct SampleItem {
     /// Place in the canonical order, which outcomes are stored in.
     pub place: usize,
     pub key: Key,
-    /// As sent, if it is a text of at most 64 characters.
+    /// As sent, if it is a text of at most 64 characters without control characters.
     pub metric_code: Option<String>,
     /// For refused ranges: the end where it can be read.
     pub end_ms: Option<i64>,
@@ -361,8 +361,24 @@ fn sanitise_metadata(
         return Err(SampleOutcome::BadMetadata);
     }
     let kept: Metadata =
-        members.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        members.iter().map(|(name, value)| (name.clone(), cleaned(value))).collect();
     Ok((!kept.is_empty()).then(|| Arc::new(kept)))
+}
+
+/// Text without control characters, some of which no database stores.
+fn clean(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).collect()
+}
+
+fn cleaned(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(clean(text)),
+        Value::Array(elements) => elements.iter().map(cleaned).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| (clean(name), cleaned(value))).collect()
+        }
+        other => other.clone(),
+    }
 }
 
 /// Levels of nesting; a plain value has none.
@@ -381,7 +397,9 @@ fn sample_item(
     place: usize,
 ) -> SampleItem {
     let code = sample.get("metricCode").and_then(Value::as_str);
-    let metric_code = code.filter(|code| code.chars().count() <= 64).map(str::to_owned);
+    let metric_code = code
+        .filter(|code| code.chars().count() <= 64 && !code.chars().any(char::is_control))
+        .map(str::to_owned);
     let end_ms = sample.get("endAt").and_then(instant);
     let content = metadata.and_then(|metadata| sample_content(sample, metadata));
     SampleItem { place, key, metric_code, end_ms, content }
@@ -397,7 +415,7 @@ fn sample_content(
     }
     let text = |name: &str| match sample.get(name) {
         None => Ok(None),
-        Some(Value::String(text)) if text.chars().count() <= 256 => Ok(Some(text.clone())),
+        Some(Value::String(text)) if text.chars().count() <= 256 => Ok(Some(clean(text))),
         Some(_) => Err(BadShape),
     };
     let whole = |name: &str, range: std::ops::RangeInclusive<i64>, fault: SampleOutcome| {

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::bytes::Malformed;
+use super::codec::unpack;
 use super::sample::{Key, Sample};
 
 /// From this size on a segment is not merged with samples outside its own span.
@@ -38,6 +40,28 @@ pub enum Change {
     Cols,
     /// Everything changes.
     Both,
+}
+
+impl LoadedSegment {
+    /// A segment from its opened columns.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the bytes are damaged, or where the samples are not in strict key order
+    /// from `lo_ms` on: looking a key up relies on both.
+    pub fn unpack(
+        segment_id: Uuid,
+        version: i32,
+        lo_ms: i64,
+        cols: &[u8],
+        ids: &[u8],
+    ) -> Result<Self, Malformed> {
+        let samples = unpack(cols, ids)?;
+        let ordered = samples.windows(2).all(|pair| pair[0].key < pair[1].key);
+        if !ordered || samples.first().is_some_and(|first| first.key.start_ms < lo_ms) {
+            return Err(Malformed("segment is out of order"));
+        }
+        Ok(Self { segment_id, version, lo_ms, samples })
+    }
 }
 
 /// One row to write. Changes of existing segments come first, in the order in which they must be

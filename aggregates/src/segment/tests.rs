@@ -109,6 +109,43 @@ fn a_series_under_one_id_stores_the_id_once() {
     assert_eq!(unpack(&packed.cols, &packed.ids), Ok(samples));
 }
 
+#[test]
+fn the_layout_is_the_one_on_disk() {
+    let mut samples = run(1, 2);
+    samples[1].metric = Metric::parse("weight").unwrap();
+    samples[1].value = Some(Micro(72_150_000));
+    samples[1].deleted_ms = Some(1_700_000_000_009);
+    samples[1].external_uuid = Some("X".into());
+    samples[1].device_id = Some("d".into());
+    samples[1].revision = Revision { record_version: Some(3), modified_ms: Some(2001) };
+    samples[1].metadata = Some(Arc::new(BTreeMap::from([("osName".to_owned(), "iOS".into())])));
+    samples[1].key.record_id = format!("{}|steps", samples[0].key.record_id).into();
+    let packed = pack(&samples);
+    // A change here needs a new format number and a reader for the old one.
+    assert_eq!(
+        hex::encode(&packed.cols),
+        concat!(
+            "010201010e01d00fd00f000201020201060e047cde700102ec0202010f6170706c655f6865616c74",
+            "686b697401020101640001010100010301015801107b226f734e616d65223a22694f53227d000101",
+            "01020280a0abfef96202000101011200010101060001010102",
+        )
+    );
+    assert_eq!(hex::encode(&packed.ids), "0200010901000101013c6ef372fe94f82be73980c0b9db906a");
+}
+
+#[test]
+fn a_segment_out_of_order_is_refused() {
+    let mut samples = run(1, 3);
+    let open = |samples: &[Sample], lo_ms| {
+        let packed = pack(samples);
+        LoadedSegment::unpack(Uuid::nil(), 1, lo_ms, &packed.cols, &packed.ids)
+    };
+    assert!(open(&samples, 1000).is_ok());
+    assert!(open(&samples, 1001).is_err());
+    samples[2] = samples[1].clone();
+    assert!(open(&samples, 0).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

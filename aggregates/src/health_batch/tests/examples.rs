@@ -118,6 +118,25 @@ fn only_the_envelope_and_correlation_fail_a_batch() {
 }
 
 #[test]
+fn metadata_keeps_known_keys_without_control_characters() {
+    let metadata =
+        json!({"osName": "i\u{0}OS", "isManualEntry": true, "secret": 1, "deviceModel": null});
+    let sample = with(heart_rate("a", MARCH, 61.0), "metadata", metadata);
+    let mut person = Person::default();
+    let applied = person.upload(&[with(sample, "deviceId", json!("x\u{0}y"))], &[]);
+    let row = &applied.recorded[0];
+    assert_eq!(
+        json!(**row.metadata.as_ref().unwrap()),
+        json!({"osName": "iOS", "isManualEntry": true})
+    );
+    assert_eq!(row.device_id.as_deref(), Some("xy"));
+    // What a later version leaves out stays.
+    let bare = person.upload(&[heart_rate("a", MARCH, 62.0)], &[]);
+    assert_eq!(bare.corrected[0].after.metadata, row.metadata);
+    assert_eq!(bare.corrected[0].after.device_id, row.device_id);
+}
+
+#[test]
 fn the_first_valid_duplicate_wins() {
     let mut person = Person::default();
     let applied = person.upload(
@@ -216,6 +235,16 @@ fn health_28_privacy_keeps_samples_out_and_lets_deletions_in() {
     assert_eq!((range.reason, range.count), (RefusalReason::Privacy, 1));
     assert_eq!((range.metric.as_str(), range.from_ms), ("heart_rate", MARCH));
 
+    // A block on HRV means both kinds of it.
+    person.settings.blocked = BTreeSet::from([Metric::HRV_SDNN]);
+    let hrv = with(heart_rate("h", MARCH, 61.0), "metricCode", json!("heart_rate_variability"));
+    let hrv = with(hrv, "unit", json!("ms"));
+    let hrv = with(hrv, "sourceId", json!("google_health_connect"));
+    let blocked = person.upload(std::slice::from_ref(&hrv), &[]);
+    assert_eq!(blocked.samples, [SampleOutcome::PrivacyBlocked]);
+    person.settings.blocked.clear();
+    assert_eq!(person.upload(&[hrv], &[]).recorded[0].metric, Metric::HRV_RMSSD);
+
     person.settings.uploads_allowed = false;
     let samples_only = batch(&[heart_rate("d", MARCH, 61.0)], &[]);
     assert_eq!(person.submit_as(9, &samples_only), Err(HealthBatchError::UploadsDisabled));
@@ -293,6 +322,42 @@ fn an_unchanged_upload_leaves_a_small_event() {
     let again = person.upload(&samples, &[]);
     assert_eq!(again.facts.counts.unchanged, 500);
     assert!(size(again) < 40);
+}
+
+#[test]
+fn the_stored_event_is_the_one_on_disk() {
+    let mut person = Person::default();
+    person.upload(&[heart_rate("a", MARCH, 61.0), heart_rate("b", MARCH, 62.0)], &[]);
+    let applied = person.upload(
+        &[heart_rate("a", MARCH, 63.0), heart_rate("c", MARCH, 1.0)],
+        &[deletion("b", None), deletion("d", Some(MARCH))],
+    );
+    let stored = HealthBatchEvent::Applied(Box::new(applied)).encode();
+    // A change here needs a new version of the event and an upcaster.
+    assert_eq!(
+        stored.payload,
+        concat!(
+            r#"{"request_id":"00000000-0000-0000-0000-000000000001","received_seq":2,"applied_a"#,
+            r#"t_ms":1772496000007,"duration_ms":7,"config_version":3,"catalogue_version":1,"re"#,
+            r#"quest_offset_min":60,"changed":true,"health_seq":2,"counts":{"samples":2,"deleti"#,
+            r#"ons":2,"recorded":0,"corrected":1,"unchanged":0,"superseded":0,"refused":1,"dele"#,
+            r#"ted":1,"tombstoned":2},"affected":{"days":{"heart_rate":["2026-03-01"]},"nights""#,
+            r#":[],"range_start_ms":1772323200000,"range_end_ms":1772323200000,"offset_min":60,"#,
+            r#""offset_max":60},"refused":[]}"#,
+        )
+    );
+    assert_eq!(
+        hex::encode(stored.blob),
+        concat!(
+            "010201011b0102000102010000410101010180f08eeb9467000101010101067a0101ec0201010f61",
+            "70706c655f6865616c74686b69740101000001000100000102018ed0f48f96670100010001000105",
+            "0101010161410101010180f08eeb9467000101010101067e0101ec0201010f6170706c655f686561",
+            "6c74686b69740101000001000100000104018ed0f48f966701000100010001050101010161420101",
+            "010180f08eeb9467000101010101067c0101ec0201010f6170706c655f6865616c74686b69740101",
+            "000001000100000104018ed0f48f9667010101000001000105010101016202010f6170706c655f68",
+            "65616c74686b697401020001010180f08eeb94670702010201620164",
+        )
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Properties over random histories. Names carry the numbers of the health invariants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -340,5 +340,62 @@ proptest! {
     #[test]
     fn arbitrary_bodies_never_panic(text in "\\PC{0,200}") {
         let _ = Batch::parse(text.as_bytes());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    // Loading only what a batch names decides as if everything were loaded, over many segments:
+    // one row a key (1), no loss, and the fold equals the segments (12).
+    #[test]
+    fn health_01_12_partial_loading_decides_as_full(
+        uploads in prop::collection::vec((0i64..4000, 1i64..400, 1usize..9, 0i64..3), 2..10),
+    ) {
+        let mut person = Person::default();
+        let mut model: BTreeMap<i64, bool> = BTreeMap::new();
+        for (from, n, stride, deletions) in uploads {
+            // Twenty minutes apart, so that a batch is read as several ranges where it is sparse.
+            let places: Vec<i64> = (from..from + n).step_by(stride).collect();
+            let record = |place: i64| format!("record-{}", place / 2);
+            let samples: Vec<Value> = places
+                .iter()
+                .map(|place| heart_rate(&record(*place), place * HOUR / 3, 60.0))
+                .collect();
+            let deleted: Vec<Value> = (0..deletions)
+                .map(|n| match n {
+                    0 => deletion(&record(from), Some(from * HOUR / 3)),
+                    // Twice as far back: in a segment the samples do not touch.
+                    _ => deletion(&record(from / 2), None),
+                })
+                .collect();
+            let applied = person.upload(&samples, &deleted);
+            prop_assert!(applied.samples.iter().all(|outcome| matches!(
+                outcome,
+                SampleOutcome::Recorded | SampleOutcome::Unchanged | SampleOutcome::Tombstoned
+            )));
+            for place in places {
+                let of_record = person.tombstones.iter().any(|t| *t.record_id == *record(place));
+                let known = model.contains_key(&place);
+                if known || !of_record {
+                    model.entry(place).or_insert(true);
+                } else if person.rows().keys().any(|key| key.start_ms == place * HOUR / 3) {
+                    // Recorded and deleted by the same batch.
+                    model.insert(place, false);
+                }
+            }
+            for row in &applied.deleted {
+                model.insert(row.key.start_ms * 3 / HOUR, false);
+            }
+            let rows: BTreeMap<i64, bool> = person
+                .store
+                .samples()
+                .iter()
+                .map(|row| (row.key.start_ms * 3 / HOUR, row.is_active()))
+                .collect();
+            prop_assert_eq!(rows.len(), person.store.samples().len());
+            prop_assert_eq!(&rows, &model);
+            prop_assert_eq!(&person.folded.rows, &person.rows());
+        }
     }
 }
