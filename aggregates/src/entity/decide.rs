@@ -224,7 +224,9 @@ fn after_delete(contract: &EntityContract, state: &EntityState, change: &EntityC
         .fields
         .iter()
         .filter(|(name, _)| {
-            contract.field(name).is_some_and(|field| field.writable != Writable::Never)
+            contract
+                .field(name)
+                .is_some_and(|field| matches!(field.writable, Writable::Always | Writable::Once))
         })
         .filter(|(name, value)| {
             state.fields.get(*name).unwrap_or(&serde_json::Value::Null) != *value
