@@ -155,9 +155,11 @@ pub struct EntityContract {
     pub client_id_field: Option<&'static str>,
     /// Parents come before children in a pull: a lower number first.
     pub sync_order: u8,
+    /// Whether its events are created, updated and deleted, in this order, and its state is the
+    /// field map alone. Other types bring their own aggregate.
+    pub plain: bool,
     pub fields: &'static [Field],
-    /// Its event types. Types without lifecycle events of their own have exactly created, updated
-    /// and deleted, in this order.
+    /// Its event types.
     pub events: &'static [EventType],
 }
 
