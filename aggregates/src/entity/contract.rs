@@ -61,7 +61,7 @@ pub enum Writable {
 
 /// What a field holds after a creation that does not mention it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Default {
+pub enum FieldDefault {
     Empty,
     Bool(bool),
     Text(&'static str),
@@ -79,7 +79,7 @@ pub struct Field {
     /// Whether an explicit null clears it.
     pub nullable: bool,
     pub writable: Writable,
-    pub default: Default,
+    pub default: FieldDefault,
     pub policy: Policy,
 }
 
@@ -93,7 +93,7 @@ impl Field {
             required_on_create: false,
             nullable: true,
             writable: Writable::Always,
-            default: Default::Empty,
+            default: FieldDefault::Empty,
             policy,
         }
     }
@@ -134,7 +134,7 @@ impl Field {
 
     /// With a value for creations that do not mention it.
     #[must_use]
-    pub const fn default(mut self, default: Default) -> Self {
+    pub const fn default(mut self, default: FieldDefault) -> Self {
         self.default = default;
         self
     }

@@ -23,10 +23,7 @@ impl Session {
         command: SessionCommand,
         ctx: &Context,
     ) -> Result<Vec<SessionEvent>, SessionError> {
-        if let SessionCommand::Start { fields } = command {
-            return self.start(fields, ctx);
-        }
-        if !self.entity.is_live() {
+        if !self.entity.is_live() && !matches!(command, SessionCommand::Start { .. }) {
             return Err(SessionError::NotFound);
         }
         let edit = ctx.edit();
