@@ -17,5 +17,6 @@ pub mod keys;
 pub mod metrics;
 pub mod postgres;
 pub mod sealing;
+pub mod server;
 pub mod store;
 pub mod telemetry;
