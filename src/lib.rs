@@ -2,6 +2,7 @@
 //!
 //! What may happen lives in the `aggregates` crate, what it means in `projections`; both are pure.
 
+pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod client;
@@ -16,5 +17,6 @@ pub mod keys;
 pub mod metrics;
 pub mod postgres;
 pub mod sealing;
+pub mod server;
 pub mod store;
 pub mod telemetry;
