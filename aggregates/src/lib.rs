@@ -16,8 +16,10 @@
 pub mod event;
 pub mod ids;
 pub mod metadata;
+pub mod metric;
 pub mod recorded;
 pub mod registry;
+pub mod segment;
 pub mod subject;
 
 pub use event::{DecodeError, Encoded, EventType, Purpose, StoredEvent};
