@@ -4,4 +4,6 @@
 
 pub mod config;
 pub mod postgres;
+pub mod projector;
+pub mod read_models;
 pub mod telemetry;

@@ -195,7 +195,7 @@ async fn write(
     let changes: Vec<&Change> = people.iter().map(|person| &person.change).collect();
     generation.model.write(tx, &changes).await?;
     let steps: Vec<Step> = people.iter().filter_map(|person| person.step).collect();
-    progress::add(tx, generation, &steps).await
+    progress::raise(tx, generation, &steps).await
 }
 
 /// Parks the person if their rows do not go in.

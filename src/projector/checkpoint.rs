@@ -159,6 +159,28 @@ pub async fn release(
     Ok(())
 }
 
+const JUMP: &str = "
+UPDATE projector.checkpoints SET position = $3, updated_at = clock_timestamp()
+WHERE projector = $1 AND generation = $2 AND position < $3";
+
+/// Puts all shards of a generation that was filled from the log where the log was read up to.
+///
+/// # Errors
+/// Database errors.
+pub async fn jump(
+    db: &mut PgConnection,
+    generation: &Generation,
+    to: i64,
+) -> Result<(), ProjectorError> {
+    sqlx::query(JUMP)
+        .bind(generation.model.spec().name)
+        .bind(generation.number)
+        .bind(to)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 const LOCK: &str = "
 SELECT shard, position FROM projector.checkpoints
 WHERE projector = $1 AND generation = $2 AND ($3::int2 IS NULL OR shard = $3)

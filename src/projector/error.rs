@@ -16,6 +16,8 @@ pub enum ProjectorError {
     NoGeneration { projector: &'static str },
     #[error("generation {generation} of {projector} was left behind and could not be swapped in")]
     Behind { projector: &'static str, generation: i32 },
+    #[error("a new generation of {projector} cannot read {people} people whom the live one shows")]
+    Worse { projector: &'static str, people: usize },
     #[error("computing rows of {projector} panicked")]
     Panicked { projector: &'static str },
     #[error("a stored row of {projector} does not have its shape: {column}")]
@@ -27,10 +29,12 @@ impl ProjectorError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) => is_transient(error),
-            Self::Source(SourceError::Unavailable(_)) | Self::Lost { .. } => true,
-            Self::Behind { .. } => true,
+            Self::Source(SourceError::Unavailable(_))
+            | Self::Lost { .. }
+            | Self::Behind { .. } => true,
             Self::Source(SourceError::Unreadable { .. })
             | Self::NoGeneration { .. }
+            | Self::Worse { .. }
             | Self::Panicked { .. }
             | Self::Row { .. } => false,
         }
@@ -48,6 +52,7 @@ impl ProjectorError {
             Self::Lost { .. } => "lost".to_owned(),
             Self::NoGeneration { .. } => "no_generation".to_owned(),
             Self::Behind { .. } => "behind".to_owned(),
+            Self::Worse { .. } => "worse".to_owned(),
             Self::Panicked { .. } => "panic".to_owned(),
             Self::Row { column, .. } => format!("row_{column}"),
         }

@@ -18,23 +18,23 @@ pub struct Step {
     pub user: UserId,
     /// The last event of the person in this step.
     pub position: i64,
-    /// Uploads in this step that changed something.
+    /// The health watermark after it; 0 where no upload was in it.
     pub health_seq: i64,
 }
 
-const ADD: &str = "
+const RAISE: &str = "
 INSERT INTO projector.user_progress AS p (projector, generation, user_id, health_seq, position)
 SELECT $1, $2, s.user_id, s.health_seq, s.position
 FROM unnest($3::uuid[], $4::int8[], $5::int8[]) AS s(user_id, health_seq, position)
 ORDER BY s.user_id
 ON CONFLICT (projector, generation, user_id) DO UPDATE
-SET health_seq = p.health_seq + excluded.health_seq, position = excluded.position";
+SET health_seq = greatest(p.health_seq, excluded.health_seq), position = excluded.position";
 
-/// Adds the steps of one transaction, at most one a person.
+/// Records the steps of one transaction, at most one a person. A watermark never falls.
 ///
 /// # Errors
 /// Database errors.
-pub async fn add(
+pub async fn raise(
     db: &mut PgConnection,
     generation: &Generation,
     steps: &[Step],
@@ -42,38 +42,12 @@ pub async fn add(
     let users: Vec<Uuid> = steps.iter().map(|step| step.user.0).collect();
     let health_seqs: Vec<i64> = steps.iter().map(|step| step.health_seq).collect();
     let positions: Vec<i64> = steps.iter().map(|step| step.position).collect();
-    sqlx::query(ADD)
+    sqlx::query(RAISE)
         .bind(generation.model.spec().name)
         .bind(generation.number)
         .bind(&users)
         .bind(&health_seqs)
         .bind(&positions)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-const SET: &str = "
-INSERT INTO projector.user_progress AS p (projector, generation, user_id, health_seq, position)
-VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (projector, generation, user_id) DO UPDATE
-SET health_seq = greatest(p.health_seq, excluded.health_seq), position = excluded.position";
-
-/// Sets one person's progress to what a fold of all their events gave. The watermark never falls.
-///
-/// # Errors
-/// Database errors.
-pub async fn set(
-    db: &mut PgConnection,
-    generation: &Generation,
-    to: Step,
-) -> Result<(), ProjectorError> {
-    sqlx::query(SET)
-        .bind(generation.model.spec().name)
-        .bind(generation.number)
-        .bind(to.user.0)
-        .bind(to.health_seq)
-        .bind(to.position)
         .execute(db)
         .await?;
     Ok(())

@@ -40,7 +40,7 @@ CREATE TABLE projector.user_progress (
     projector  text    NOT NULL,
     generation integer NOT NULL,
     user_id    uuid    NOT NULL,
-    -- How many of the person's uploads that changed something are in the rows.
+    -- The person's health watermark after the last upload in the rows. Never falls.
     health_seq bigint  NOT NULL,
     -- The last event of the person that the projector listened to.
     position   bigint  NOT NULL,

@@ -5,10 +5,10 @@
 
 use std::future::Future;
 
+use aggregates::segment::Sample;
 use aggregates::{Recorded, StreamId, UserId};
 use projections::entities::Entity;
 use projections::freshness::UserHead;
-use projections::rollup::StoredSample;
 
 /// Why a source did not answer. Carries no content.
 #[derive(Debug, thiserror::Error)]
@@ -75,13 +75,14 @@ pub trait LogReader: Send + Sync {
 
 /// The state that is written together with the events, as of the last commit.
 pub trait StateReader: Send + Sync {
-    /// The person's samples that are not deleted and start in `[from_ms, to_ms)`, in any order.
+    /// The person's samples that start in `[from_ms, to_ms)`, in any order, deleted ones marked.
+    /// Empty once the key was destroyed.
     fn samples(
         &self,
         user: UserId,
         from_ms: i64,
         to_ms: i64,
-    ) -> impl Future<Output = Result<Vec<StoredSample>, SourceError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Sample>, SourceError>> + Send;
 
     /// The entity of a stream, or `None` once its key was destroyed.
     fn entity(

@@ -26,7 +26,6 @@ pub const PAGE: i64 = 500;
 struct Lane {
     generation: Generation,
     held: Vec<Held>,
-    renewed: Instant,
 }
 
 /// A worker over the live generations of some projectors, or over one generation being built.
@@ -37,6 +36,7 @@ pub struct Worker<S> {
     lease_seconds: f64,
     target: Target,
     lanes: Vec<Lane>,
+    claimed: Option<Instant>,
 }
 
 /// What a worker works on.
@@ -67,7 +67,8 @@ impl<S: LogReader + StateReader> Worker<S> {
     }
 
     fn new(pool: PgPool, source: S, owner: Uuid, target: Target) -> Self {
-        Self { pool, source, owner, lease_seconds: LEASE_SECONDS, target, lanes: Vec::new() }
+        let lease_seconds = LEASE_SECONDS;
+        Self { pool, source, owner, lease_seconds, target, lanes: Vec::new(), claimed: None }
     }
 
     /// With another lease; tests let it expire at once.
@@ -114,6 +115,7 @@ impl<S: LogReader + StateReader> Worker<S> {
     /// # Errors
     /// Database errors.
     pub async fn stop(&mut self) -> Result<(), ProjectorError> {
+        self.claimed = None;
         let mut db = self.pool.acquire().await?;
         for lane in self.lanes.drain(..) {
             checkpoint::release(&mut db, &lane.generation, self.owner).await?;
@@ -121,34 +123,48 @@ impl<S: LogReader + StateReader> Worker<S> {
         Ok(())
     }
 
+    /// What the worker reads.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Where the slowest held shard of each projector stands.
+    pub fn positions(&self) -> impl Iterator<Item = (ReadModel, i64)> {
+        self.lanes.iter().filter_map(|lane| {
+            let slowest = lane.held.iter().map(|held| held.position).min()?;
+            Some((lane.generation.model, slowest))
+        })
+    }
+
     fn position(&self) -> Option<i64> {
         self.lanes.iter().flat_map(|lane| &lane.held).map(|held| held.position).min()
     }
 
-    /// Claims shards anew for projectors of which nothing is held or whose lease runs low. The
-    /// claim takes over what other workers left behind, too.
+    /// Claims shards, and claims them anew well before the lease ends: that renews what is held and
+    /// takes over what other workers left behind.
     async fn take_shards(&mut self) -> Result<(), ProjectorError> {
         let renew_after = Duration::from_secs_f64(self.lease_seconds / 3.0);
-        let due = |lane: &Lane| lane.held.is_empty() || lane.renewed.elapsed() >= renew_after;
-        let models = match &self.target {
-            Target::Live(models) => models.clone(),
-            Target::One(generation) => vec![generation.model],
-        };
-        if self.lanes.len() == models.len() && !self.lanes.iter().any(due) {
+        if self.claimed.is_some_and(|at| at.elapsed() < renew_after) {
             return Ok(());
         }
         let mut db = self.pool.acquire().await?;
-        let mut lanes = Vec::with_capacity(models.len());
-        for model in models {
-            let generation = match &self.target {
-                Target::Live(_) => generation::ensure_live(&mut db, model).await?,
-                Target::One(generation) => *generation,
-            };
+        let generations = match &self.target {
+            Target::One(generation) => vec![*generation],
+            Target::Live(models) => {
+                let mut live = Vec::with_capacity(models.len());
+                for model in models {
+                    live.push(generation::ensure_live(&mut db, *model).await?);
+                }
+                live
+            }
+        };
+        self.lanes.clear();
+        for generation in generations {
             let held =
                 checkpoint::claim(&mut db, &generation, self.owner, self.lease_seconds).await?;
-            lanes.push(Lane { generation, held, renewed: Instant::now() });
+            self.lanes.push(Lane { generation, held });
         }
-        self.lanes = lanes;
+        self.claimed = Some(Instant::now());
         Ok(())
     }
 
@@ -163,20 +179,17 @@ impl<S: LogReader + StateReader> Worker<S> {
         let name = lane.generation.model.spec().name;
         match result {
             Ok(()) => {
-                metrics::histogram!("projector_batch_seconds", "projector" => name)
+                metrics::histogram!("projector_batch_seconds", "name" => name)
                     .record(started.elapsed().as_secs_f64());
-                if let Some(lane) = self.lanes.get_mut(index) {
-                    lane.renewed = Instant::now();
-                    for held in &mut lane.held {
-                        held.position = held.position.max(page.through);
-                    }
+                for held in self.lanes.get_mut(index).map_or(&mut [][..], |lane| &mut lane.held) {
+                    held.position = held.position.max(page.through);
                 }
                 Ok(())
             }
             Err(error) => {
-                metrics::counter!("projector_failures_total", "projector" => name).increment(1);
+                metrics::counter!("projector_failures_total", "name" => name).increment(1);
                 // Whatever happened, what is held is no longer certain.
-                self.lanes.clear();
+                self.claimed = None;
                 Err(error)
             }
         }
