@@ -17,6 +17,7 @@ pub mod conflict;
 pub mod consumption;
 pub mod entity;
 pub mod event;
+pub mod health_batch;
 pub mod ids;
 pub mod metadata;
 pub mod metric;

@@ -1,6 +1,7 @@
 //! The one list of event types. Tests, the CLI, the documentation and the store all read it.
 
 use crate::entity::{EntityEvent, SyncRecoveryEvent};
+use crate::health_batch::HealthBatchEvent;
 use crate::session::SessionEvent;
 use crate::{DecodeError, Encoded, EventType, StoredEvent, subject::SubjectEvent};
 
@@ -12,6 +13,7 @@ pub enum AnyEvent {
     /// Any entity type with created, updated and deleted events.
     Entity(Box<EntityEvent>),
     SyncRecovery(Box<SyncRecoveryEvent>),
+    HealthBatch(HealthBatchEvent),
 }
 
 /// All event types there are, grouped by aggregate.
@@ -21,6 +23,7 @@ pub fn types() -> impl Iterator<Item = &'static EventType> {
         .chain(SessionEvent::types())
         .chain(EntityEvent::types())
         .chain(SyncRecoveryEvent::types())
+        .chain(HealthBatchEvent::types())
 }
 
 /// The registry entry with this name.
@@ -39,6 +42,7 @@ impl AnyEvent {
             "subject" => SubjectEvent::decode(event_type, payload, blob).map(Into::into),
             "session" => SessionEvent::decode(event_type, payload, blob).map(Into::into),
             "sync_recovery" => SyncRecoveryEvent::decode(event_type, payload, blob).map(Into::into),
+            "health_batch" => HealthBatchEvent::decode(event_type, payload, blob).map(Into::into),
             _ => EntityEvent::decode(event_type, payload, blob).map(Into::into),
         }
     }
@@ -50,6 +54,7 @@ impl AnyEvent {
             Self::Session(event) => event.encode(),
             Self::Entity(event) => event.encode(),
             Self::SyncRecovery(event) => event.encode(),
+            Self::HealthBatch(event) => event.encode(),
         }
     }
 
@@ -60,6 +65,7 @@ impl AnyEvent {
             Self::Session(event) => event.descriptor(),
             Self::Entity(event) => event.descriptor(),
             Self::SyncRecovery(event) => event.descriptor(),
+            Self::HealthBatch(event) => event.descriptor(),
         }
     }
 }
@@ -85,5 +91,11 @@ impl From<EntityEvent> for AnyEvent {
 impl From<SyncRecoveryEvent> for AnyEvent {
     fn from(event: SyncRecoveryEvent) -> Self {
         Self::SyncRecovery(Box::new(event))
+    }
+}
+
+impl From<HealthBatchEvent> for AnyEvent {
+    fn from(event: HealthBatchEvent) -> Self {
+        Self::HealthBatch(event)
     }
 }

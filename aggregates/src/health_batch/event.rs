@@ -196,10 +196,9 @@ impl StoredEvent for HealthBatchEvent {
 
     fn encode(&self) -> Encoded {
         match self {
-            Self::Applied(data) => Encoded {
-                payload: crate::event::to_payload(&data.facts),
-                blob: blob::pack(data),
-            },
+            Self::Applied(data) => {
+                Encoded { payload: crate::event::to_payload(&data.facts), blob: blob::pack(data) }
+            }
         }
     }
 
@@ -207,10 +206,8 @@ impl StoredEvent for HealthBatchEvent {
         match event_type {
             "health_batch.applied" => {
                 let facts = crate::event::from_payload(event_type, payload)?;
-                let malformed = |reason| DecodeError::Blob {
-                    event_type: event_type.to_owned(),
-                    reason,
-                };
+                let malformed =
+                    |reason| DecodeError::Blob { event_type: event_type.to_owned(), reason };
                 let applied =
                     blob::unpack(facts, packed).map_err(|fault| malformed(fault.reason()))?;
                 Ok(Self::Applied(Box::new(applied)))

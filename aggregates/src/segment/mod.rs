@@ -15,9 +15,11 @@ mod ids;
 mod plan;
 mod sample;
 
-pub(crate) use bytes::{Reader, put_signed, put_text, put_unsigned};
 pub use bytes::Malformed;
+pub(crate) use bytes::{Reader, put_runs, put_signed, put_unsigned};
 pub use codec::{FORMAT, Packed, pack, pack_folds, unpack};
+pub(crate) use codec::{put_dictionary, take_dictionary};
+pub(crate) use ids::{pack as pack_ids, unpack as unpack_ids};
 pub use plan::{Change, LoadedSegment, MAX, SEAL, SegmentWrite, find, plan};
 pub use sample::{Key, Metadata, OffsetSource, Revision, Sample};
 

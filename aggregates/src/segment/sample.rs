@@ -91,10 +91,7 @@ impl Sample {
     /// to noon window begins.
     pub fn nights(&self) -> impl Iterator<Item = NaiveDate> {
         let shifted = Some(self.offset_min.unwrap_or(0) - 720);
-        dates_between(
-            local_date(self.key.start_ms, shifted),
-            local_date(self.last_ms(), shifted),
-        )
+        dates_between(local_date(self.key.start_ms, shifted), local_date(self.last_ms(), shifted))
     }
 
     /// The last instant the sample covers: intervals are half-open.
