@@ -195,7 +195,7 @@ fn create(contract: &'static EntityContract, change: &EntityChange) -> Result<We
             continue;
         }
         let given = change.fields.get(field.name).filter(|value| !value.is_null()).cloned();
-        let value = given.or(match field.default {
+        let value = given.or_else(|| match field.default {
             Default::Empty => None,
             Default::Bool(value) => Some(value.into()),
             Default::Text(value) => Some(value.into()),
