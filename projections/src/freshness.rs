@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn summary_follows_its_order_of_rules() {
         let state = |ready, computing, no_data, failed, stale| {
-            Summary::of(StatusCounts { ready, computing, no_data, failed, stale }, true, false).state
+            Summary::of(StatusCounts { ready, computing, no_data, failed, stale }, true, false)
+                .state
         };
         assert_eq!(state(1, 1, 0, 1, 1), State::Computing);
         assert_eq!(state(1, 0, 0, 1, 1), State::Stale);

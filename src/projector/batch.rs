@@ -52,11 +52,7 @@ struct Mail<'a> {
 
 /// Sorts a page by person, leaving out what the projector does not hear, what is not in a held
 /// shard and what its shard has passed already.
-fn route<'a>(
-    generation: &Generation,
-    held: &[Held],
-    page: &'a Page,
-) -> BTreeMap<UserId, Mail<'a>> {
+fn route<'a>(generation: &Generation, held: &[Held], page: &'a Page) -> BTreeMap<UserId, Mail<'a>> {
     let positions: BTreeMap<i16, i64> =
         held.iter().map(|held| (held.shard, held.position)).collect();
     let wanted = |user: UserId, aggregate_type: &str, position: i64| {

@@ -74,11 +74,7 @@ pub async fn claim(
     let mut held = rows
         .iter()
         .map(|row| {
-            Ok(Held {
-                shard: row.try_get(0)?,
-                position: row.try_get(1)?,
-                fence: row.try_get(2)?,
-            })
+            Ok(Held { shard: row.try_get(0)?, position: row.try_get(1)?, fence: row.try_get(2)? })
         })
         .collect::<Result<Vec<_>, sqlx::Error>>()?;
     held.sort_unstable_by_key(|shard| shard.shard);

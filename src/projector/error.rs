@@ -29,9 +29,9 @@ impl ProjectorError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) => is_transient(error),
-            Self::Source(SourceError::Unavailable(_))
-            | Self::Lost { .. }
-            | Self::Behind { .. } => true,
+            Self::Source(SourceError::Unavailable(_)) | Self::Lost { .. } | Self::Behind { .. } => {
+                true
+            }
             Self::Source(SourceError::Unreadable { .. })
             | Self::NoGeneration { .. }
             | Self::Worse { .. }

@@ -1,6 +1,6 @@
 //! Generations: each lives in a schema of its own, and one of them is live.
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 
 use super::ProjectorError;
 use super::checkpoint::{self, Generation};
@@ -127,9 +127,10 @@ pub async fn create(
         .bind(shards)
         .execute(&mut *tx)
         .await?;
-    sqlx::raw_sql(&format!("CREATE SCHEMA {}", generation.schema())).execute(&mut *tx).await?;
+    let sql = format!("CREATE SCHEMA {}", generation.schema());
+    tx.execute(sqlx::raw_sql(&sql)).await?;
     use_schema(&mut tx, &generation).await?;
-    sqlx::raw_sql(model.ddl()).execute(&mut *tx).await?;
+    tx.execute(sqlx::raw_sql(model.ddl())).await?;
     tx.commit().await?;
     Ok(generation)
 }
@@ -175,11 +176,7 @@ pub async fn activate(
     let spec = generation.model.spec();
     sqlx::query(RETIRE).bind(spec.name).execute(&mut *db).await?;
     sqlx::query(FENCE_OFF).bind(spec.name).execute(&mut *db).await?;
-    sqlx::query(ACTIVATE)
-        .bind(spec.name)
-        .bind(generation.number)
-        .execute(&mut *db)
-        .await?;
+    sqlx::query(ACTIVATE).bind(spec.name).bind(generation.number).execute(&mut *db).await?;
     for table in spec.tables {
         // Dropped and made anew, because a view cannot be replaced by one of other columns.
         let schema = generation.schema();
@@ -187,7 +184,7 @@ pub async fn activate(
             "DROP VIEW IF EXISTS live.{table};
              CREATE VIEW live.{table} AS SELECT * FROM {schema}.{table}"
         );
-        sqlx::raw_sql(&sql).execute(&mut *db).await?;
+        db.execute(sqlx::raw_sql(&sql)).await?;
     }
     Ok(())
 }
@@ -229,7 +226,10 @@ pub async fn swap(
 ///
 /// # Errors
 /// Database errors.
-pub async fn remove(db: &mut PgConnection, generation: &Generation) -> Result<bool, ProjectorError> {
+pub async fn remove(
+    db: &mut PgConnection,
+    generation: &Generation,
+) -> Result<bool, ProjectorError> {
     const DELETE: &str = "
         DELETE FROM projector.generations
         WHERE projector = $1 AND generation = $2 AND state <> 'live'";
@@ -243,7 +243,8 @@ pub async fn remove(db: &mut PgConnection, generation: &Generation) -> Result<bo
     if gone == 0 {
         return Ok(false);
     }
-    sqlx::raw_sql(&format!("DROP SCHEMA {} CASCADE", generation.schema())).execute(&mut *tx).await?;
+    let sql = format!("DROP SCHEMA {} CASCADE", generation.schema());
+    tx.execute(sqlx::raw_sql(&sql)).await?;
     tx.commit().await?;
     Ok(true)
 }

@@ -15,11 +15,12 @@ const POLL: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Runs until cancelled, then gives the shards up. `wake` carries the head of the log.
+/// Runs until cancelled, then gives the shards up. `wake` changes when
+/// the log grows.
 pub async fn run<S: LogReader + StateReader>(
     mut worker: Worker<S>,
     pool: PgPool,
-    mut wake: watch::Receiver<i64>,
+    mut wake: watch::Receiver<u64>,
     cancel: CancellationToken,
 ) {
     let mut pause = FIRST_PAUSE;

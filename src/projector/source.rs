@@ -91,8 +91,6 @@ pub trait StateReader: Send + Sync {
     ) -> impl Future<Output = Result<Option<Entity>, SourceError>> + Send;
 
     /// Where the log stands for a person.
-    fn user_head(
-        &self,
-        user: UserId,
-    ) -> impl Future<Output = Result<UserHead, SourceError>> + Send;
+    fn user_head(&self, user: UserId)
+    -> impl Future<Output = Result<UserHead, SourceError>> + Send;
 }

@@ -87,10 +87,8 @@ impl ReadModel {
     /// Whether events of such streams concern it.
     pub fn hears(self, aggregate_type: &str) -> bool {
         match self {
-            Self::HealthRollup => {
-                [aggregates::health_batch::TYPE, aggregates::subject::TYPE]
-                    .contains(&aggregate_type)
-            }
+            Self::HealthRollup => [aggregates::health_batch::TYPE, aggregates::subject::TYPE]
+                .contains(&aggregate_type),
             Self::Entities => projections::entities::hears(aggregate_type),
         }
     }

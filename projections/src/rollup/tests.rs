@@ -137,9 +137,9 @@ impl World {
                 None if !after.is_active() => {}
                 None => applied.recorded.push(after.clone()),
                 Some(_) if !after.is_active() => applied.deleted.push(after.clone()),
-                Some(old) => applied
-                    .corrected
-                    .push(Correction { before: old.clone(), after: after.clone() }),
+                Some(old) => {
+                    applied.corrected.push(Correction { before: old.clone(), after: after.clone() })
+                }
             }
         }
         let changed = !(applied.recorded.is_empty()

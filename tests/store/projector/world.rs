@@ -251,8 +251,7 @@ impl LogReader for World {
         let mine = |event: &&Recorded| {
             event.user == user && event.position > after && event.position <= upto
         };
-        let events: Vec<&Recorded> =
-            inner.log.iter().filter(mine).take(limit as usize).collect();
+        let events: Vec<&Recorded> = inner.log.iter().filter(mine).take(limit as usize).collect();
         let more = events.len() == limit as usize;
         let through = events.last().filter(|_| more).map_or(upto, |event| event.position);
         Ok(inner.page(events.into_iter(), through))
