@@ -68,7 +68,8 @@ pub struct Rebuilt {
 }
 
 /// Builds a new generation from the log while the old one serves, lets it catch up, compares the
-/// two, and swaps. The old generation stays, retired. `on_progress` hears of people done.
+/// two, and swaps. The old generation stays, retired. `on_progress` hears of people done. Takes up
+/// to three connections of the pool at once.
 ///
 /// # Errors
 /// [`ProjectorError::Worse`] if the log does not give rows for people whom the live generation

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::source::{LogReader, StateReader};
@@ -24,6 +25,7 @@ pub async fn run<S: LogReader + StateReader>(
     cancel: CancellationToken,
 ) {
     let mut pause = FIRST_PAUSE;
+    let mut observed: Option<Instant> = None;
     while !cancel.is_cancelled() {
         let idle = match worker.step().await {
             Ok(stepped) => {
@@ -46,8 +48,11 @@ pub async fn run<S: LogReader + StateReader>(
                 Some(now)
             }
         };
-        if let Err(error) = observe(&worker, &pool).await {
-            tracing::debug!(class = %error.class(), "projector metrics are not available");
+        if observed.is_none_or(|at| at.elapsed() >= POLL) {
+            if let Err(error) = observe(&worker, &pool).await {
+                tracing::debug!(class = %error.class(), "projector metrics are not available");
+            }
+            observed = Some(Instant::now());
         }
         if let Some(idle) = idle {
             tokio::select! {

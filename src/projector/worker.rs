@@ -144,7 +144,8 @@ impl<S: LogReader + StateReader> Worker<S> {
     /// takes over what other workers left behind.
     async fn take_shards(&mut self) -> Result<(), ProjectorError> {
         let renew_after = Duration::from_secs_f64(self.lease_seconds / 3.0);
-        if self.claimed.is_some_and(|at| at.elapsed() < renew_after) {
+        let recent = self.claimed.is_some_and(|at| at.elapsed() < renew_after);
+        if recent && self.lanes.iter().all(|lane| !lane.held.is_empty()) {
             return Ok(());
         }
         let mut db = self.pool.acquire().await?;

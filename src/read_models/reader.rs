@@ -50,6 +50,22 @@ impl Pinned {
     }
 }
 
+/// How far the live generation has come for a person; nowhere before the projector first ran.
+///
+/// # Errors
+/// Database errors.
+pub async fn progress(
+    pool: &PgPool,
+    model: ReadModel,
+    user: UserId,
+) -> Result<Progress, ProjectorError> {
+    match Pinned::open(pool, model, user, Attempt::First).await {
+        Ok(pinned) => Ok(pinned.progress),
+        Err(ProjectorError::NoGeneration { .. }) => Ok(Progress::default()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether a read met a change of the tables under it: other column types than planned for, or a
 /// generation that was dropped.
 pub fn overtaken(error: &ProjectorError) -> bool {

@@ -112,36 +112,45 @@ impl World {
         }
     }
 
+    /// Samples first, the first of each key, then deletions: a key in both ends deleted and is in
+    /// both lists.
     fn upload(&mut self, items: &[Item]) {
-        let before = self.samples.clone();
+        let stored = self.samples.clone();
+        let (mut recorded, mut corrected) = (BTreeMap::new(), BTreeMap::new());
         for item in items {
-            match *item {
-                Item::Put { slot, value, offset } => {
-                    // A tombstone is final.
-                    if self.samples.get(&key_of(slot)).is_none_or(Sample::is_active) {
-                        self.samples.insert(key_of(slot), sample_of(slot, value, offset));
-                    }
+            let Item::Put { slot, value, offset } = *item else { continue };
+            let (key, after) = (key_of(slot), sample_of(slot, value, offset));
+            if recorded.contains_key(&key) || corrected.contains_key(&key) {
+                continue;
+            }
+            match stored.get(&key) {
+                None => {
+                    recorded.insert(key.clone(), after.clone());
                 }
-                Item::Delete { slot } => {
-                    if let Some(sample) = self.samples.get_mut(&key_of(slot)) {
-                        sample.deleted_ms.get_or_insert(1);
-                    }
+                Some(before) if before.is_active() && *before != after => {
+                    let before = before.clone();
+                    corrected.insert(key.clone(), Correction { before, after: after.clone() });
                 }
+                // The same again, or a tombstone, which is final.
+                Some(_) => continue,
+            }
+            self.samples.insert(key, after);
+        }
+        let mut deleted = BTreeMap::new();
+        for item in items {
+            let Item::Delete { slot } = *item else { continue };
+            if let Some(sample) = self.samples.get_mut(&key_of(slot)).filter(|one| one.is_active())
+            {
+                sample.deleted_ms = Some(1);
+                deleted.insert(sample.key.clone(), sample.clone());
             }
         }
-        let mut applied = Applied::default();
-        for (key, after) in &self.samples {
-            match before.get(key) {
-                Some(same) if same == after => {}
-                // Came and went in one upload: never a row.
-                None if !after.is_active() => {}
-                None => applied.recorded.push(after.clone()),
-                Some(_) if !after.is_active() => applied.deleted.push(after.clone()),
-                Some(old) => {
-                    applied.corrected.push(Correction { before: old.clone(), after: after.clone() })
-                }
-            }
-        }
+        let mut applied = Applied {
+            recorded: recorded.into_values().collect(),
+            corrected: corrected.into_values().collect(),
+            deleted: deleted.into_values().collect(),
+            ..Applied::default()
+        };
         let changed = !(applied.recorded.is_empty()
             && applied.corrected.is_empty()
             && applied.deleted.is_empty());
@@ -261,11 +270,10 @@ proptest! {
     #[test]
     fn projections_06_the_last_writer_counts(acts in uploads()) {
         let world = World::of(&acts);
-        let mut once = World::default();
         // Only the final values, in one upload.
-        once.samples = active(&world).map(|sample| (sample.key.clone(), sample.clone())).collect();
-        let mut applied = Applied::default();
-        applied.recorded = once.samples.values().cloned().collect();
+        let recorded = active(&world).cloned().collect();
+        let applied = Applied { recorded, ..Applied::default() };
+        let mut once = World::default();
         once.append("health_batch", HealthBatchEvent::Applied(Box::new(applied)));
         let filled = |log: &[Recorded]| -> Vec<DayRow> {
             fold(log).rows().into_iter().filter(|row| row.count > 0).collect()
