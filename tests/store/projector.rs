@@ -54,7 +54,7 @@ impl Side {
     }
 
     async fn live(&self, model: ReadModel) -> Generation {
-        generation::ensure_live(&mut *self.pool.acquire().await.unwrap(), model).await.unwrap()
+        generation::ensure_live(&mut self.pool.acquire().await.unwrap(), model).await.unwrap()
     }
 
     async fn days(&self, user: UserId) -> DaysPage {
@@ -278,7 +278,7 @@ async fn projections_25_poison_parks_one_person_and_nobody_waits() {
 
         let live = side.live(ReadModel::HealthRollup).await;
         let parked = async || {
-            progress::parked(&mut *side.pool.acquire().await.unwrap(), &live).await.unwrap()
+            progress::parked(&mut side.pool.acquire().await.unwrap(), &live).await.unwrap()
         };
         let listed = parked().await;
         assert_eq!((listed[0].user, listed[0].position, listed[0].attempts), (ill, 2, 1));
