@@ -17,9 +17,17 @@ pub struct Generation {
     pub model: ReadModel,
     pub number: i32,
     pub shards: i16,
+    /// The formulas' version its rows were computed with.
+    pub compute_version: i32,
 }
 
 impl Generation {
+    /// Whether this binary computes rows as they are in it. If not, its rows are served as they
+    /// are until a rebuild has replaced it; formulas are never mixed in one generation.
+    pub fn is_current(&self) -> bool {
+        self.compute_version == self.model.spec().compute_version
+    }
+
     /// The shard of a person. Ids are random, so their last byte is too.
     pub fn shard_of(&self, user: UserId) -> i16 {
         let last = user.0.as_bytes()[15];

@@ -50,7 +50,8 @@ pub async fn list(db: &mut PgConnection) -> Result<Vec<Listed>, ProjectorError> 
 }
 
 const LIVE: &str = "
-SELECT generation, shards FROM projector.generations WHERE projector = $1 AND state = 'live'";
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND state = 'live'";
 
 /// The live generation.
 ///
@@ -61,8 +62,15 @@ pub async fn live(
     model: ReadModel,
 ) -> Result<Option<Generation>, ProjectorError> {
     let row = sqlx::query(LIVE).bind(model.spec().name).fetch_optional(db).await?;
-    row.map(|row| Ok(Generation { model, number: row.try_get(0)?, shards: row.try_get(1)? }))
-        .transpose()
+    row.map(|row| {
+        Ok(Generation {
+            model,
+            number: row.try_get(0)?,
+            shards: row.try_get(1)?,
+            compute_version: row.try_get(2)?,
+        })
+    })
+    .transpose()
 }
 
 /// The live generation; the first one is created here, at position 0.
@@ -120,7 +128,8 @@ pub async fn create(
         .bind(shards)
         .fetch_one(&mut *tx)
         .await?;
-    let generation = Generation { model, number, shards };
+    let compute_version = spec.compute_version;
+    let generation = Generation { model, number, shards, compute_version };
     sqlx::query(INSERT_CHECKPOINTS)
         .bind(spec.name)
         .bind(number)

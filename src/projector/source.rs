@@ -45,7 +45,8 @@ pub struct Unreadable {
 
 /// The log in order of position.
 pub trait LogReader: Send + Sync {
-    /// Up to `limit` events after a position.
+    /// Up to `limit` events after a position. An event that does not open or decode goes to
+    /// [`Page::unreadable`]: an error here stops everybody.
     fn page(
         &self,
         after: i64,

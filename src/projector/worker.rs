@@ -154,7 +154,10 @@ impl<S: LogReader + StateReader> Worker<S> {
             Target::Live(models) => {
                 let mut live = Vec::with_capacity(models.len());
                 for model in models {
-                    live.push(generation::ensure_live(&mut db, *model).await?);
+                    let generation = generation::ensure_live(&mut db, *model).await?;
+                    if generation.is_current() {
+                        live.push(generation);
+                    }
                 }
                 live
             }

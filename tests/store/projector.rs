@@ -588,6 +588,30 @@ async fn the_loop_runs_until_cancelled_and_frees_its_shards() {
 }
 
 #[tokio::test]
+async fn rows_of_older_formulas_are_served_until_rebuilt_and_never_mixed() {
+    let side = side().await;
+    let user = person(1);
+    side.world.steps(user, 0, 5, 60);
+    side.catch_up().await;
+    side.run(
+        "UPDATE projector.generations SET compute_version = 0 WHERE projector = 'health-rollup'",
+    )
+    .await;
+    side.world.steps(user, 0, 9, 60);
+    side.catch_up().await;
+    assert_eq!(side.sums(user).await, [Some(5)]);
+    assert_eq!(side.state(user).await, State::Stale);
+    let model = ReadModel::HealthRollup;
+    assert!(!side.live(model).await.is_current());
+    let owner = Uuid::from_u128(9);
+    let rebuilt = rebuild(&side.pool, &side.world, model, owner, |_| {}).await.unwrap();
+    assert!(rebuilt.live.is_current());
+    assert_eq!(rebuilt.comparison.unsettled, 1, "the old one had stopped");
+    assert_eq!(side.sums(user).await, [Some(9)]);
+    assert_eq!(side.state(user).await, State::Ready);
+}
+
+#[tokio::test]
 async fn erasure_empties_rows_and_rebuilds_agree() {
     let side = side().await;
     let (gone, stays) = (person(1), person(2));
