@@ -5,6 +5,7 @@
 
 mod migrate;
 pub mod output;
+mod projectors;
 mod serve;
 mod token;
 
@@ -31,6 +32,9 @@ enum Command {
     Serve,
     /// Bring the database schema up to date, and do nothing else
     Migrate,
+    /// Look after the read models
+    #[command(subcommand)]
+    Projectors(projectors::Action),
     /// Issue a token of the development issuer
     Token(token::Args),
 }
@@ -53,6 +57,7 @@ async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode>
     match command {
         Command::Serve => serve::run(config).await,
         Command::Migrate => migrate::run(config).await,
+        Command::Projectors(action) => projectors::run(config, &action).await,
         Command::Token(args) => token::run(config, &args),
     }
 }
