@@ -6,6 +6,7 @@
 pub mod dev;
 mod migrate;
 pub mod output;
+mod projectors;
 mod serve;
 mod token;
 
@@ -32,6 +33,9 @@ enum Command {
     Serve,
     /// Bring the database schema up to date, and do nothing else
     Migrate,
+    /// Look after the read models
+    #[command(subcommand)]
+    Projectors(projectors::Action),
     /// Issue a token of the development issuer
     Token(token::Args),
 }
@@ -54,6 +58,7 @@ async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode>
     match command {
         Command::Serve => serve::run(config).await,
         Command::Migrate => migrate::run(config).await,
+        Command::Projectors(action) => projectors::run(config, &action).await,
         Command::Token(args) => token::run(config, &args),
     }
 }
