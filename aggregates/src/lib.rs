@@ -13,13 +13,19 @@
 //! | global position | a place in the whole log, dense: 1, 2, 3, … in commit order |
 //! | purpose | which of a person's keys seals an event: [`Purpose`] |
 
+pub mod conflict;
+pub mod consumption;
+pub mod entity;
 pub mod event;
 pub mod ids;
 pub mod metadata;
+pub mod product;
 pub mod recorded;
 pub mod registry;
+pub mod session;
 pub mod subject;
 pub mod upcast;
+pub mod user;
 
 pub use event::{DecodeError, Encoded, EventType, Purpose, StoredEvent};
 pub use ids::{StreamId, UserId};

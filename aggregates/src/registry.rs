@@ -1,16 +1,26 @@
 //! The one list of event types. Tests, the CLI, the documentation and the store all read it.
 
+use crate::entity::{EntityEvent, SyncRecoveryEvent};
+use crate::session::SessionEvent;
 use crate::{DecodeError, Encoded, EventType, StoredEvent, subject::SubjectEvent};
 
 /// Any event of the log in its current version.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AnyEvent {
     Subject(SubjectEvent),
+    Session(Box<SessionEvent>),
+    /// Any entity type with created, updated and deleted events.
+    Entity(Box<EntityEvent>),
+    SyncRecovery(Box<SyncRecoveryEvent>),
 }
 
 /// All event types there are, grouped by aggregate.
 pub fn types() -> impl Iterator<Item = &'static EventType> {
-    SubjectEvent::types().iter()
+    SubjectEvent::types()
+        .iter()
+        .chain(SessionEvent::types())
+        .chain(EntityEvent::types())
+        .chain(SyncRecoveryEvent::types())
 }
 
 /// The registry entry with this name.
@@ -26,8 +36,10 @@ impl AnyEvent {
     pub fn decode(event_type: &str, payload: &str, blob: &[u8]) -> Result<Self, DecodeError> {
         let aggregate = event_type.split('.').next().unwrap_or_default();
         match aggregate {
-            "subject" => SubjectEvent::decode(event_type, payload, blob).map(Self::Subject),
-            _ => Err(DecodeError::unknown(event_type)),
+            "subject" => SubjectEvent::decode(event_type, payload, blob).map(Into::into),
+            "session" => SessionEvent::decode(event_type, payload, blob).map(Into::into),
+            "sync_recovery" => SyncRecoveryEvent::decode(event_type, payload, blob).map(Into::into),
+            _ => EntityEvent::decode(event_type, payload, blob).map(Into::into),
         }
     }
 
@@ -35,6 +47,9 @@ impl AnyEvent {
     pub fn encode(&self) -> Encoded {
         match self {
             Self::Subject(event) => event.encode(),
+            Self::Session(event) => event.encode(),
+            Self::Entity(event) => event.encode(),
+            Self::SyncRecovery(event) => event.encode(),
         }
     }
 
@@ -42,6 +57,9 @@ impl AnyEvent {
     pub fn descriptor(&self) -> &'static EventType {
         match self {
             Self::Subject(event) => event.descriptor(),
+            Self::Session(event) => event.descriptor(),
+            Self::Entity(event) => event.descriptor(),
+            Self::SyncRecovery(event) => event.descriptor(),
         }
     }
 }
@@ -49,5 +67,23 @@ impl AnyEvent {
 impl From<SubjectEvent> for AnyEvent {
     fn from(event: SubjectEvent) -> Self {
         Self::Subject(event)
+    }
+}
+
+impl From<SessionEvent> for AnyEvent {
+    fn from(event: SessionEvent) -> Self {
+        Self::Session(Box::new(event))
+    }
+}
+
+impl From<EntityEvent> for AnyEvent {
+    fn from(event: EntityEvent) -> Self {
+        Self::Entity(Box::new(event))
+    }
+}
+
+impl From<SyncRecoveryEvent> for AnyEvent {
+    fn from(event: SyncRecoveryEvent) -> Self {
+        Self::SyncRecovery(Box::new(event))
     }
 }
