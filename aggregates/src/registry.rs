@@ -1,26 +1,32 @@
 //! The one list of event types. Tests, the CLI, the documentation and the store all read it.
 
 use crate::entity::{EntityEvent, SyncRecoveryEvent};
+use crate::product::CatalogueProductEvent;
 use crate::session::SessionEvent;
+use crate::user::UserEvent;
 use crate::{DecodeError, Encoded, EventType, StoredEvent, subject::SubjectEvent};
 
 /// Any event of the log in its current version.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AnyEvent {
     Subject(SubjectEvent),
+    User(Box<UserEvent>),
     Session(Box<SessionEvent>),
     /// Any entity type with created, updated and deleted events.
     Entity(Box<EntityEvent>),
     SyncRecovery(Box<SyncRecoveryEvent>),
+    CatalogueProduct(Box<CatalogueProductEvent>),
 }
 
 /// All event types there are, grouped by aggregate.
 pub fn types() -> impl Iterator<Item = &'static EventType> {
     SubjectEvent::types()
         .iter()
+        .chain(UserEvent::types())
         .chain(SessionEvent::types())
         .chain(EntityEvent::types())
         .chain(SyncRecoveryEvent::types())
+        .chain(CatalogueProductEvent::types())
 }
 
 /// The registry entry with this name.
@@ -37,8 +43,12 @@ impl AnyEvent {
         let aggregate = event_type.split('.').next().unwrap_or_default();
         match aggregate {
             "subject" => SubjectEvent::decode(event_type, payload, blob).map(Into::into),
+            "user" => UserEvent::decode(event_type, payload, blob).map(Into::into),
             "session" => SessionEvent::decode(event_type, payload, blob).map(Into::into),
             "sync_recovery" => SyncRecoveryEvent::decode(event_type, payload, blob).map(Into::into),
+            "catalogue_product" => {
+                CatalogueProductEvent::decode(event_type, payload, blob).map(Into::into)
+            }
             _ => EntityEvent::decode(event_type, payload, blob).map(Into::into),
         }
     }
@@ -47,9 +57,11 @@ impl AnyEvent {
     pub fn encode(&self) -> Encoded {
         match self {
             Self::Subject(event) => event.encode(),
+            Self::User(event) => event.encode(),
             Self::Session(event) => event.encode(),
             Self::Entity(event) => event.encode(),
             Self::SyncRecovery(event) => event.encode(),
+            Self::CatalogueProduct(event) => event.encode(),
         }
     }
 
@@ -57,9 +69,11 @@ impl AnyEvent {
     pub fn descriptor(&self) -> &'static EventType {
         match self {
             Self::Subject(event) => event.descriptor(),
+            Self::User(event) => event.descriptor(),
             Self::Session(event) => event.descriptor(),
             Self::Entity(event) => event.descriptor(),
             Self::SyncRecovery(event) => event.descriptor(),
+            Self::CatalogueProduct(event) => event.descriptor(),
         }
     }
 }
@@ -85,5 +99,17 @@ impl From<EntityEvent> for AnyEvent {
 impl From<SyncRecoveryEvent> for AnyEvent {
     fn from(event: SyncRecoveryEvent) -> Self {
         Self::SyncRecovery(Box::new(event))
+    }
+}
+
+impl From<UserEvent> for AnyEvent {
+    fn from(event: UserEvent) -> Self {
+        Self::User(Box::new(event))
+    }
+}
+
+impl From<CatalogueProductEvent> for AnyEvent {
+    fn from(event: CatalogueProductEvent) -> Self {
+        Self::CatalogueProduct(Box::new(event))
     }
 }

@@ -149,11 +149,18 @@ impl Merge<'_> {
         if closed {
             return Verdict::Same;
         }
-        if let Some(result) = list_delta(field, stored, incoming) {
-            return if result == *stored { Verdict::Same } else { Verdict::Taken(result) };
-        }
         let stamp = self.stamps.get(field.name);
-        if self.basis() == Basis::Current {
+        let current = self.basis() == Basis::Current;
+        if let Some(result) = list_delta(field, stored, incoming) {
+            return if result == *stored {
+                Verdict::Same
+            } else if current || self.own(stamp) {
+                Verdict::Taken(result)
+            } else {
+                Verdict::Conflict { result, winner: Winner::Both }
+            };
+        }
+        if current {
             return take(field, stored, incoming);
         }
         let listed = self.changed.is_some_and(|changed| changed.contains(field.name));
@@ -189,7 +196,7 @@ impl Merge<'_> {
         incoming: &Value,
         stamp: Option<&Stamp>,
     ) -> Verdict {
-        let newer = stamp.is_none_or(|stamp| self.edit.edited_at_ms > stamp.edited_at_ms);
+        let newer = stamp.is_none_or(|stamp| self.edit.edited_at_ms > stamp.clock_ms);
         if stored == incoming {
             let timed = matches!(field.policy, Policy::LastWriteWins(_));
             let known = self.basis() == Basis::ThreeWay;
@@ -198,6 +205,11 @@ impl Merge<'_> {
         let sides =
             Sides { base: self.base_value(field.name), stored, incoming, incoming_is_newer: newer };
         let (result, winner) = field.policy.decide(&sides);
+        let combines = matches!(field.policy, Policy::MergeArrays | Policy::DeepMerge);
+        if combines && winner == Winner::Stored {
+            // All that came in is there already.
+            return Verdict::Kept;
+        }
         Verdict::Conflict { result, winner }
     }
 

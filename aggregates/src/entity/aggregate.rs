@@ -61,7 +61,9 @@ impl EntityState {
     pub fn fold(&mut self, event: &EntityEvent) {
         match &event.fact {
             EntityFact::Created(data) => self.create(&data.fields, &data.edit),
-            EntityFact::Updated(data) => self.change(&data.set, &data.edit),
+            EntityFact::Updated(data) => {
+                self.change(&data.set, data.resolution.as_ref(), &data.edit);
+            }
             EntityFact::Deleted(data) => self.delete(&data.edit),
         }
     }

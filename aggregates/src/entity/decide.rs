@@ -195,7 +195,7 @@ fn create(contract: &'static EntityContract, change: &EntityChange) -> Result<We
             continue;
         }
         let given = change.fields.get(field.name).filter(|value| !value.is_null()).cloned();
-        let value = given.or(match field.default {
+        let value = given.or_else(|| match field.default {
             Default::Empty => None,
             Default::Bool(value) => Some(value.into()),
             Default::Text(value) => Some(value.into()),
@@ -224,7 +224,9 @@ fn after_delete(contract: &EntityContract, state: &EntityState, change: &EntityC
         .fields
         .iter()
         .filter(|(name, _)| {
-            contract.field(name).is_some_and(|field| field.writable != Writable::Never)
+            contract
+                .field(name)
+                .is_some_and(|field| matches!(field.writable, Writable::Always | Writable::Once))
         })
         .filter(|(name, value)| {
             state.fields.get(*name).unwrap_or(&serde_json::Value::Null) != *value

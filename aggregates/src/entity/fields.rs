@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::contract::{EntityContract, Writable};
+use super::contract::{EntityContract, Field, Writable};
 use super::state::Fields;
 use super::value::normalise_value;
 
@@ -43,13 +43,6 @@ impl FieldError {
     pub fn new(key: &str, code: &'static str, message: impl Into<String>) -> Self {
         let key = key.replace('~', "~0").replace('/', "~1");
         Self { pointer: format!("/{key}"), code, message: message.into() }
-    }
-
-    /// The same error below a parent key.
-    #[must_use]
-    pub fn under(mut self, parent: &str) -> Self {
-        self.pointer = format!("/{parent}{}", self.pointer);
-        self
     }
 }
 
@@ -100,4 +93,42 @@ pub fn normalise(
         }
     }
     if errors.is_empty() { Ok(normalised) } else { Err(errors) }
+}
+
+/// Checks a patch against a table of fields where every unknown key is an error, for settings that
+/// must not be believed to be set when they are not. `parent` is the pointer of the object that
+/// holds the patch, empty for the root.
+pub fn normalise_strict(
+    table: &[Field],
+    payload: &Map<String, Value>,
+    parent: &str,
+    errors: &mut Vec<FieldError>,
+) -> Fields {
+    let mut fields = Fields::new();
+    for (key, value) in payload {
+        let mut fail = |code, message: String| {
+            let mut error = FieldError::new(key, code, message);
+            error.pointer.insert_str(0, parent);
+            errors.push(error);
+        };
+        let Some(field) = table.iter().find(|field| field.name == key) else {
+            fail("unknown_key", "is not a known setting".to_owned());
+            continue;
+        };
+        if value.is_null() {
+            if field.nullable {
+                fields.insert(key.clone(), Value::Null);
+            } else {
+                fail("not_nullable", "must not be null".to_owned());
+            }
+            continue;
+        }
+        match normalise_value(&field.kind, value) {
+            Ok(value) => {
+                fields.insert(key.clone(), value);
+            }
+            Err(problem) => fail(problem.code, problem.message),
+        }
+    }
+    fields
 }

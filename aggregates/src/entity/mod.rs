@@ -35,7 +35,7 @@ pub use decide::{
 };
 pub(crate) use decide::{Weighed, weigh};
 pub use event::{Created, Deleted, EntityEvent, EntityFact, Updated, entity_event_types};
-pub use fields::{FieldError, Normalised, normalise};
+pub use fields::{FieldError, Normalised, normalise, normalise_strict};
 pub use recovery::{
     RecoveryCommand, RecoveryError, SyncRecovery, SyncRecoveryEvent, SyncSuperseded,
 };

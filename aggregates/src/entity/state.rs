@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::conflict::{Resolution, Winner};
+
 /// Field values by canonical name. In state an empty field is absent; in an event's `set` and in
 /// incoming changes an explicit null clears.
 pub type Fields = BTreeMap<String, Value>;
@@ -54,7 +56,11 @@ pub struct Edit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     pub version: i64,
+    /// When the edit was made: orders the edits of one installation.
     pub edited_at_ms: i64,
+    /// The latest edit time the value takes into account: orders edits of different installations.
+    /// An edit made in the knowledge of a later one, by a slower clock, counts as no earlier.
+    pub clock_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Uuid>,
 }
@@ -95,20 +101,23 @@ impl EntityState {
     /// Folds the first event.
     pub fn create(&mut self, fields: &Fields, edit: &Edit) {
         self.created_at_ms = edit.at_ms;
-        self.change(fields, edit);
+        self.change(fields, None, edit);
     }
 
-    /// Folds one event that sets fields; null clears.
-    pub fn change(&mut self, set: &Fields, edit: &Edit) {
+    /// Folds one event that sets fields; null clears. A value that was combined from both sides is
+    /// nobody's own: the installation that sent the change has not seen it.
+    pub fn change(&mut self, set: &Fields, resolution: Option<&Resolution>, edit: &Edit) {
         self.touch(edit);
         for (name, value) in set {
-            // A field's clock never runs backwards: an edit made with knowledge of a later one
-            // counts as at least as late.
-            let before = self.stamps.get(name).map_or(i64::MIN, |stamp| stamp.edited_at_ms);
+            let combined = resolution
+                .and_then(|resolution| resolution.fields.get(name))
+                .is_some_and(|field| field.winner == Winner::Both);
+            let before = self.stamps.get(name).map_or(i64::MIN, |stamp| stamp.clock_ms);
             let stamp = Stamp {
                 version: self.version,
-                edited_at_ms: edit.edited_at_ms.max(before),
-                origin: edit.origin,
+                edited_at_ms: edit.edited_at_ms,
+                clock_ms: edit.edited_at_ms.max(before),
+                origin: edit.origin.filter(|_| !combined),
             };
             self.stamps.insert(name.clone(), stamp);
             if value.is_null() {

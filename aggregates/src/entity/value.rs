@@ -125,7 +125,7 @@ fn number(value: &Value, min: f64, max: f64) -> Result<Value, Problem> {
     Ok(int(value, i64::MIN, i64::MAX).unwrap_or_else(|_| number.into()))
 }
 
-fn range<T: PartialEq + std::fmt::Display>(min: T, max: T, lowest: T, highest: T) -> String {
+fn range<T: Copy + PartialEq + std::fmt::Display>(min: T, max: T, lowest: T, highest: T) -> String {
     match (min == lowest, max == highest) {
         (false, true) => format!("must be at least {min}"),
         (true, false) => format!("must be at most {max}"),

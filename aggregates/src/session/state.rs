@@ -7,6 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::event::{EndReason, SessionEvent};
+use crate::conflict::Resolution;
 use crate::entity::{Edit, EntityState, Fields};
 
 /// Where a session stands.
@@ -87,16 +88,22 @@ impl Session {
                 self.ended_at_ms = data.ended_at_ms;
                 self.end_reason = data.ended_at_ms.map(|_| EndReason::Requested);
             }
-            SessionEvent::Updated(data) => self.entity.change(&data.set, &data.edit),
-            SessionEvent::Paused(data) => self.enter(Status::Paused, &data.set, &data.edit),
-            SessionEvent::Resumed(data) => self.enter(Status::Active, &data.set, &data.edit),
+            SessionEvent::Updated(data) => {
+                self.entity.change(&data.set, data.resolution.as_ref(), &data.edit);
+            }
+            SessionEvent::Paused(data) => {
+                self.enter(Status::Paused, &data.set, data.resolution.as_ref(), &data.edit)
+            }
+            SessionEvent::Resumed(data) => {
+                self.enter(Status::Active, &data.set, data.resolution.as_ref(), &data.edit)
+            }
             SessionEvent::Ended(data) => {
-                self.enter(Status::Completed, &data.set, &data.edit);
+                self.enter(Status::Completed, &data.set, data.resolution.as_ref(), &data.edit);
                 self.ended_at_ms = Some(data.ended_at_ms);
                 self.end_reason = Some(data.reason);
             }
             SessionEvent::Cancelled(data) => {
-                self.enter(Status::Cancelled, &data.set, &data.edit);
+                self.enter(Status::Cancelled, &data.set, data.resolution.as_ref(), &data.edit);
                 self.ended_at_ms = Some(data.ended_at_ms);
                 self.end_reason = Some(EndReason::Requested);
             }
@@ -116,10 +123,16 @@ impl Session {
         }
     }
 
-    fn enter(&mut self, status: Status, set: &Fields, edit: &Edit) {
+    fn enter(
+        &mut self,
+        status: Status,
+        set: &Fields,
+        resolution: Option<&Resolution>,
+        edit: &Edit,
+    ) {
         let mut set = set.clone();
         set.insert("status".to_owned(), Value::from(status.as_str()));
-        self.entity.change(&set, edit);
+        self.entity.change(&set, resolution, edit);
     }
 
     fn doses_changed(&mut self, ended_at_ms: Option<i64>, edit: &Edit) {
