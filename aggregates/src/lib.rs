@@ -24,6 +24,7 @@ pub mod recorded;
 pub mod registry;
 pub mod session;
 pub mod subject;
+pub mod sync;
 pub mod upcast;
 pub mod user;
 

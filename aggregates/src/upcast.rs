@@ -154,8 +154,14 @@ mod tests {
 
     #[test]
     fn refuses_holes_and_the_future() {
-        assert!(matches!(lift("test.happened", 1, 4, "{}", &CHAIN), Err(UpcastError::Hole { version: 3, .. })));
-        assert!(matches!(lift("test.happened", 9, 3, "{}", &CHAIN), Err(UpcastError::Newer { .. })));
+        assert!(matches!(
+            lift("test.happened", 1, 4, "{}", &CHAIN),
+            Err(UpcastError::Hole { version: 3, .. })
+        ));
+        assert!(matches!(
+            lift("test.happened", 9, 3, "{}", &CHAIN),
+            Err(UpcastError::Newer { .. })
+        ));
         assert!(matches!(to_current("no.such", 1, "{}"), Err(UpcastError::Unknown { .. })));
     }
 
