@@ -13,6 +13,9 @@
 
 pub mod desk;
 
+#[cfg(test)]
+mod tests;
+
 use crate::AnyEvent;
 use crate::conflict::Resolution;
 
