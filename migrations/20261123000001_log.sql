@@ -105,6 +105,7 @@ CREATE TABLE subjects (
 CREATE TABLE user_heads (
     user_id     uuid   PRIMARY KEY,
     health_seq  bigint NOT NULL DEFAULT 0, -- changing health batches: the wire's watermark
+    received_seq bigint NOT NULL DEFAULT 0, -- health batches received, changing or not
     pos_health  bigint NOT NULL DEFAULT 0,
     pos_session bigint NOT NULL DEFAULT 0,
     pos_other   bigint NOT NULL DEFAULT 0
@@ -118,7 +119,8 @@ CREATE TABLE health_segments (
     hi_ms       bigint   NOT NULL,
     n           int      NOT NULL,
     segment_id  uuid     NOT NULL,
-    version     int      NOT NULL,
+    version     int      NOT NULL, -- what `cols_sealed` is bound to
+    ids_version int      NOT NULL, -- what `ids_sealed` is bound to: ids outlive many rewrites
     format      smallint NOT NULL,
     folds       bytea    NOT NULL, -- 4 keyed bytes a record id, to find lossless deletions
     cols_sealed bytea    NOT NULL,

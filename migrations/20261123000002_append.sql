@@ -21,7 +21,7 @@ CREATE FUNCTION append(
     -- events, ordered by member; e_stream is a 1-based index into the stream entries
     e_stream int[], e_offset int[], e_id uuid[], e_type text[], e_version text[],
     e_recorded_ms bigint[], e_payload text[], e_metadata text[], e_sealed bytea[], e_leaf bytea[],
-    e_class smallint[],   -- 1 health, 2 session, 3 other
+    e_class smallint[],   -- 1 health, 2 session, 3 other, 0 nothing a reader can see
     -- receipts
     r_member int[], r_user uuid[], r_scope text[], r_hmac bytea[], r_content bytea[],
     r_outcome text[],
@@ -168,15 +168,16 @@ BEGIN
            SET lo_ms = w.lo, hi_ms = w.hi, n = w.n, segment_id = w.segment, version = w.version,
                format = w.format, folds = coalesce(w.folds, h.folds),
                cols_sealed = coalesce(w.cols, h.cols_sealed),
-               ids_sealed = coalesce(w.ids, h.ids_sealed)
+               ids_sealed = coalesce(w.ids, h.ids_sealed),
+               ids_version = CASE WHEN w.ids IS NULL THEN h.ids_version ELSE w.version END
           FROM unnest(g_user, g_lane, g_old_lo, g_lo, g_hi, g_n, g_segment, g_version, g_format,
                       g_folds, g_cols, g_ids)
             AS w(usr, lane, old_lo, lo, hi, n, segment, version, format, folds, cols, ids)
          WHERE w.old_lo IS NOT NULL
            AND h.user_id = w.usr AND h.lane = w.lane AND h.lo_ms = w.old_lo;
-        INSERT INTO health_segments (user_id, lane, lo_ms, hi_ms, n, segment_id, version, format,
-                                     folds, cols_sealed, ids_sealed)
-        SELECT usr, lane, lo, hi, n, segment, version, format, folds, cols, ids
+        INSERT INTO health_segments (user_id, lane, lo_ms, hi_ms, n, segment_id, version,
+                                     ids_version, format, folds, cols_sealed, ids_sealed)
+        SELECT usr, lane, lo, hi, n, segment, version, version, format, folds, cols, ids
           FROM unnest(g_user, g_lane, g_old_lo, g_lo, g_hi, g_n, g_segment, g_version, g_format,
                       g_folds, g_cols, g_ids)
             AS w(usr, lane, old_lo, lo, hi, n, segment, version, format, folds, cols, ids)
@@ -298,9 +299,10 @@ BEGIN
                pos_other = greatest(u.pos_other, excluded.pos_other);
 
         IF cardinality(w_member) > 0 THEN
-            UPDATE user_heads u SET health_seq = u.health_seq + 1
+            UPDATE user_heads u SET received_seq = u.received_seq + 1,
+                   health_seq = u.health_seq + CASE WHEN w.changed THEN 1 ELSE 0 END
               FROM unnest(w_member, w_user, w_changed) AS w(member, usr, changed)
-             WHERE u.user_id = w.usr AND w.changed AND v_out[w.member] = 0;
+             WHERE u.user_id = w.usr AND v_out[w.member] = 0;
         END IF;
         IF cardinality(r_member) > 0 THEN
             UPDATE receipts r SET position = v_last[w.member]

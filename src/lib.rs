@@ -2,8 +2,19 @@
 //!
 //! What may happen lives in the `aggregates` crate, what it means in `projections`; both are pure.
 
+pub mod auth;
+pub mod cli;
+pub mod client;
 pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod demo;
+pub mod http;
 pub mod ids;
+pub mod import;
 pub mod keys;
+pub mod metrics;
+pub mod postgres;
 pub mod sealing;
 pub mod store;
+pub mod telemetry;

@@ -1,6 +1,7 @@
 //! The one list of event types. Tests, the CLI, the documentation and the store all read it.
 
 use crate::entity::{EntityEvent, SyncRecoveryEvent};
+use crate::health_batch::HealthBatchEvent;
 use crate::product::CatalogueProductEvent;
 use crate::session::SessionEvent;
 use crate::user::UserEvent;
@@ -16,6 +17,7 @@ pub enum AnyEvent {
     Entity(Box<EntityEvent>),
     SyncRecovery(Box<SyncRecoveryEvent>),
     CatalogueProduct(Box<CatalogueProductEvent>),
+    HealthBatch(HealthBatchEvent),
 }
 
 /// All event types there are, grouped by aggregate.
@@ -27,6 +29,7 @@ pub fn types() -> impl Iterator<Item = &'static EventType> {
         .chain(EntityEvent::types())
         .chain(SyncRecoveryEvent::types())
         .chain(CatalogueProductEvent::types())
+        .chain(HealthBatchEvent::types())
 }
 
 /// The registry entry with this name.
@@ -49,6 +52,7 @@ impl AnyEvent {
             "catalogue_product" => {
                 CatalogueProductEvent::decode(event_type, payload, blob).map(Into::into)
             }
+            "health_batch" => HealthBatchEvent::decode(event_type, payload, blob).map(Into::into),
             _ => EntityEvent::decode(event_type, payload, blob).map(Into::into),
         }
     }
@@ -62,6 +66,7 @@ impl AnyEvent {
             Self::Entity(event) => event.encode(),
             Self::SyncRecovery(event) => event.encode(),
             Self::CatalogueProduct(event) => event.encode(),
+            Self::HealthBatch(event) => event.encode(),
         }
     }
 
@@ -74,6 +79,7 @@ impl AnyEvent {
             Self::Entity(event) => event.descriptor(),
             Self::SyncRecovery(event) => event.descriptor(),
             Self::CatalogueProduct(event) => event.descriptor(),
+            Self::HealthBatch(event) => event.descriptor(),
         }
     }
 }
@@ -111,5 +117,11 @@ impl From<UserEvent> for AnyEvent {
 impl From<CatalogueProductEvent> for AnyEvent {
     fn from(event: CatalogueProductEvent) -> Self {
         Self::CatalogueProduct(Box::new(event))
+    }
+}
+
+impl From<HealthBatchEvent> for AnyEvent {
+    fn from(event: HealthBatchEvent) -> Self {
+        Self::HealthBatch(event)
     }
 }

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -67,9 +66,9 @@ impl MasterKey {
     }
 
     fn new(secret: &Secret) -> Result<Self, KeyError> {
-        let hash = digest(&SHA256, &[ID_LABEL, secret.expose()].concat());
+        let hash = secret.sha256_after(&[ID_LABEL]);
         Ok(Self {
-            id: hex::encode(&hash.as_ref()[..8]),
+            id: hex::encode(&hash[..8]),
             sealing: SealingKey::new(secret.derive("wrap")?.expose())
                 .map_err(|_| KeyError::Cipher)?,
         })
@@ -126,4 +125,77 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+    #[test]
+    fn reads_hex_and_base64() {
+        assert_eq!(MasterKey::parse(HEX).unwrap().id(), "fb73bf2f00ed01e3");
+        let base64 = STANDARD.encode(hex::decode(HEX).unwrap());
+        assert_eq!(MasterKey::parse(&format!("{base64}\n")).unwrap().id(), "fb73bf2f00ed01e3");
+    }
+
+    #[test]
+    fn refuses_anything_else_without_quoting_it() {
+        for text in ["", "secret", &HEX[2..], &format!("{HEX}00"), "c2hvcnQ="] {
+            let error = MasterKey::parse(text).unwrap_err();
+            assert!(matches!(error, MasterKeyError::Malformed));
+            assert!(text.is_empty() || !error.to_string().contains(text));
+        }
+    }
+
+    #[test]
+    fn is_created_once_and_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = MasterKey::obtain(None, dir.path()).unwrap();
+        let second = MasterKey::obtain(None, dir.path()).unwrap();
+        assert_eq!(first.id(), second.id());
+
+        let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(files, [dir.path().join(FILE_NAME)]);
+        assert_eq!(fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn processes_that_start_at_once_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let obtain = || MasterKey::obtain(None, dir.path()).unwrap().id().to_owned();
+        let ids: Vec<String> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(obtain)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]));
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        MasterKey::obtain(None, dir.path()).unwrap();
+        let path = dir.path().join(FILE_NAME);
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let refused = MasterKey::obtain(None, dir.path());
+        assert!(matches!(refused, Err(MasterKeyError::Exposed { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_damaged_file_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        MasterKey::obtain(None, dir.path()).unwrap();
+        let path = dir.path().join(FILE_NAME);
+        fs::write(&path, "").unwrap();
+        assert!(matches!(MasterKey::obtain(None, dir.path()), Err(MasterKeyError::Malformed)));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn the_configured_key_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(MasterKey::obtain(Some(HEX), dir.path()).unwrap().id(), "fb73bf2f00ed01e3");
+        assert!(!dir.path().join(FILE_NAME).exists());
+    }
 }

@@ -73,3 +73,6 @@ impl KeyError {
         matches!(self, Self::Missing { .. } | Self::Corrupt { .. } | Self::OtherMaster { .. })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hint::black_box;
 
-use aws_lc_rs::{hkdf, rand};
+use aws_lc_rs::{digest, hkdf, rand};
 
 use super::KeyError;
 
@@ -43,6 +43,18 @@ impl Secret {
             .map_err(|_| KeyError::Cipher)?;
         Ok(derived)
     }
+
+    /// SHA-256 over `prefix` and the bytes, without a copy of them in between.
+    pub(super) fn sha256_after(&self, prefix: &[&[u8]]) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in prefix {
+            context.update(part);
+        }
+        context.update(&self.0);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        hash
+    }
 }
 
 impl From<[u8; 32]> for Secret {
@@ -62,5 +74,35 @@ impl Drop for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Computed with another implementation of RFC 5869.
+    #[test]
+    fn derivation_never_changes() {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        let derived = Secret::from(bytes).derive("seal").unwrap();
+        assert_eq!(
+            hex::encode(derived.expose()),
+            "f92dc6bc2444c5fc6271736f5aebafe6a02384989ea089d6a6c22c62f8ddcfa4"
+        );
+    }
+
+    #[test]
+    fn labels_give_different_keys() {
+        let root = Secret::random().unwrap();
+        let derive = |label| *root.derive(label).unwrap().expose();
+        assert_ne!(derive("a"), derive("b"));
+        assert_eq!(derive("a"), derive("a"));
+    }
+
+    #[test]
+    fn does_not_print() {
+        assert_eq!(format!("{:?}", Secret::from([0x41; 32])), "Secret(..)");
     }
 }

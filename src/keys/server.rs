@@ -48,7 +48,7 @@ pub struct ServerKey {
 
 impl ServerKey {
     pub(super) fn new(key_id: Uuid, name: ServerKeyName, secret: Secret) -> Result<Self, KeyError> {
-        let lookup = HashKey::new(&secret.derive("lookup")?);
+        let lookup = HashKey::derive(&secret, "lookup")?;
         Ok(Self { key_id, name, secret, lookup })
     }
 
@@ -67,11 +67,11 @@ impl ServerKey {
     }
 
     /// Stands for a personal value that must be found again: the same scope and value always give
-    /// the same pseudonym. The caller brings the value to its canonical form first; a value of
-    /// several parts (issuer and subject) must be joined without ambiguity.
+    /// the same pseudonym. A value may have several parts (issuer and subject); the caller brings
+    /// each to its canonical form first.
     pub fn lookup_hash(&self, scope: &str, value: &[&str]) -> Pseudonym {
         let scoped = Fields::labelled(scope);
-        self.lookup.hash(&value.iter().fold(scoped, |fields, part| fields.text(part)))
+        self.lookup.hash(value.iter().fold(scoped, |fields, part| fields.text(part)))
     }
 
     /// This key as the key of cursor tags.
@@ -80,5 +80,24 @@ impl ServerKey {
     /// [`KeyError::Cipher`] where the library fails.
     pub fn cursor_key(&self) -> Result<CursorKey, KeyError> {
         Ok(CursorKey::new(self.secret.derive("cursor")?.expose()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Computed outside this program. With other values everyone would be a stranger.
+    #[test]
+    fn pseudonyms_never_change() {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        let key = ServerKey::new(Uuid::nil(), ServerKeyName::Lookup, bytes.into()).unwrap();
+        assert_eq!(
+            hex::encode(key.lookup_hash("issuer", &["https://id.example", "s-1"])),
+            "a6f9dab9812abf840fdd39f82aa51fc7967bb91badbd78e5e385d5113aac6bce"
+        );
+        assert_ne!(key.lookup_hash("email", &["a", "bc"]), key.lookup_hash("email", &["ab", "c"]));
+        assert_ne!(key.lookup_hash("email", &["a"]), key.lookup_hash("hardware", &["a"]));
     }
 }

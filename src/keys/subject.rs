@@ -3,7 +3,6 @@
 use std::fmt;
 
 use aggregates::{Purpose, UserId};
-use aws_lc_rs::digest::{SHA256, digest};
 use uuid::Uuid;
 
 use super::hashes::{HealthHashes, IdentityHashes};
@@ -20,11 +19,7 @@ pub struct Commitment([u8; 32]);
 impl Commitment {
     /// The commitment to `secret` under this id.
     pub fn to(key_id: Uuid, secret: &Secret) -> Self {
-        let input = [COMMITMENT_LABEL, key_id.as_bytes(), secret.expose()].concat();
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, &input).as_ref());
-        drop(Zeroing(input));
-        Self(hash)
+        Self(secret.sha256_after(&[COMMITMENT_LABEL, key_id.as_bytes()]))
     }
 
     /// The commitment with this text form.
@@ -55,16 +50,6 @@ impl fmt::Display for Commitment {
 impl fmt::Debug for Commitment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// Overwrites a buffer that held key bytes.
-struct Zeroing(Vec<u8>);
-
-impl Drop for Zeroing {
-    fn drop(&mut self) {
-        self.0.fill(0);
-        std::hint::black_box(&mut self.0);
     }
 }
 
@@ -99,7 +84,7 @@ pub struct SubjectKey {
 
 /// What a key of each purpose gives besides sealing.
 enum Derived {
-    Identity(Box<IdentityHashes>),
+    Identity(IdentityHashes),
     Activity,
     Health(HealthHashes),
 }
@@ -118,7 +103,7 @@ impl SubjectKey {
         let sealing =
             SealingKey::new(secret.derive("seal")?.expose()).map_err(|_| KeyError::Cipher)?;
         let derived = match purpose {
-            Purpose::Identity => Derived::Identity(Box::new(IdentityHashes::derive(&secret)?)),
+            Purpose::Identity => Derived::Identity(IdentityHashes::derive(&secret)?),
             Purpose::Activity => Derived::Activity,
             Purpose::Health => Derived::Health(HealthHashes::derive(&secret)?),
         };
@@ -193,5 +178,50 @@ impl fmt::Debug for SubjectKey {
             .field("key_id", &self.key_id)
             .field("purpose", &self.purpose)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::uuid;
+
+    use super::*;
+
+    fn key(purpose: Purpose) -> SubjectKey {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        let key_id = uuid!("00000000-0000-4000-8000-0000000000aa");
+        SubjectKey::new(key_id, UserId(Uuid::nil()), purpose, bytes.into()).unwrap()
+    }
+
+    /// Computed outside this program. Commitments are in the log for good.
+    #[test]
+    fn commitment_never_changes() {
+        let commitment = key(Purpose::Health).commitment();
+        let text = "3d85fb4ab441c5c7495e86237a66626effe7770b9626878b05b08bdcbde276e6";
+        assert_eq!(commitment.to_string(), text);
+        assert_eq!(Commitment::parse(text), Some(commitment));
+        assert_eq!(Commitment::parse("3d85"), None);
+    }
+
+    #[test]
+    fn each_purpose_gives_its_own_hashes() {
+        assert!(key(Purpose::Identity).identity_hashes().is_ok());
+        assert!(key(Purpose::Health).health_hashes().is_ok());
+        for purpose in [Purpose::Activity, Purpose::Health] {
+            assert!(matches!(
+                key(purpose).identity_hashes(),
+                Err(KeyError::WrongPurpose { needs: Purpose::Identity, .. })
+            ));
+        }
+        assert!(key(Purpose::Activity).health_hashes().is_err());
+    }
+
+    #[test]
+    fn does_not_print_its_bytes() {
+        let printed = format!("{:?}", key(Purpose::Health));
+        assert!(printed.contains("health") || printed.contains("Health"));
+        assert!(!printed.to_lowercase().contains("secret"));
+        assert!(!printed.contains("[0, 1, 2"));
     }
 }

@@ -47,3 +47,37 @@ fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), OpenError> {
 fn text(bytes: &[u8]) -> Result<String, OpenError> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| OpenError)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_come_back(payload: String, metadata: String, blob: Vec<u8>) {
+            let content = EventContent { payload, metadata, blob };
+            prop_assert_eq!(EventContent::from_bytes(&content.to_bytes()), Ok(content));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            if let Ok(content) = EventContent::from_bytes(&bytes) {
+                prop_assert_eq!(content.to_bytes(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let mut bytes = EventContent::default().to_bytes();
+        bytes.push(0);
+        assert_eq!(EventContent::from_bytes(&bytes), Err(OpenError));
+    }
+
+    #[test]
+    fn a_length_beyond_the_end_is_refused() {
+        assert_eq!(EventContent::from_bytes(&[0xff; 16]), Err(OpenError));
+    }
+}

@@ -117,3 +117,78 @@ impl CursorId {
         Some(place)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::uuid;
+
+    use super::*;
+
+    const USER: UserId = UserId(uuid!("11111111-2222-4333-8444-555555555555"));
+
+    fn key(byte: u8) -> CursorKey {
+        CursorKey::new(&[byte; 32])
+    }
+
+    fn place() -> impl Strategy<Value = CursorId> {
+        (any::<u8>(), 0..POSITION_LIMIT, 0..TYPE_CODE_LIMIT)
+            .prop_map(|(epoch, position, code)| CursorId::new(epoch, position, code).unwrap())
+    }
+
+    /// Computed outside this program from the layout above. Phones keep these ids for months.
+    #[test]
+    fn layout_never_changes() {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        let id = CursorId::new(3, 0x1_2345_6789_abcd, 9).unwrap();
+        assert_eq!(
+            id.pack(&CursorKey::new(&bytes), USER),
+            uuid!("03123456-789a-8bcd-896d-cc0ea89bfa76")
+        );
+    }
+
+    #[test]
+    fn limits_hold() {
+        assert!(CursorId::new(255, POSITION_LIMIT - 1, 63).is_some());
+        assert!(CursorId::new(0, POSITION_LIMIT, 0).is_none());
+        assert!(CursorId::new(0, -1, 0).is_none());
+        assert!(CursorId::new(0, 0, 64).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn comes_back_for_its_user_and_key(place in place()) {
+            let id = place.pack(&key(1), USER);
+            prop_assert_eq!(id.get_version_num(), 8);
+            prop_assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
+            prop_assert_eq!(CursorId::unpack(&key(1), USER, id), Some(place));
+            prop_assert_eq!(CursorId::unpack(&key(2), USER, id), None);
+            prop_assert_eq!(CursorId::unpack(&key(1), UserId(Uuid::nil()), id), None);
+        }
+
+        #[test]
+        fn text_order_is_position_order(one in place(), two in place(), near in 0_i64..5) {
+            let beside = (one.position + near).min(POSITION_LIMIT - 1);
+            let three = CursorId::new(one.epoch, beside, two.type_code).unwrap();
+            for other in [two, three] {
+                let texts = [one, other].map(|place| place.pack(&key(1), USER).to_string());
+                let places = [one, other].map(|place| (place.epoch, place.position));
+                if places[0] != places[1] {
+                    prop_assert_eq!(texts[0].cmp(&texts[1]), places[0].cmp(&places[1]));
+                }
+            }
+        }
+
+        #[test]
+        fn any_flipped_bit_is_noticed(place in place(), bit in 0_u32..128) {
+            let id = place.pack(&key(1), USER).as_u128() ^ 1 << bit;
+            prop_assert_eq!(CursorId::unpack(&key(1), USER, Uuid::from_u128(id)), None);
+        }
+
+        #[test]
+        fn foreign_ids_are_noticed(id: u128) {
+            prop_assert_eq!(CursorId::unpack(&key(1), USER, Uuid::from_u128(id)), None);
+        }
+    }
+}

@@ -16,11 +16,12 @@
 //! Nonces are random: with 96 bits a key may seal 2³² blobs before the chance of a repetition
 //! passes 2⁻³², and a person's key seals some millions in a lifetime.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::io::Read;
 
 use aws_lc_rs::aead::{self, AES_256_GCM, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::aad::Aad;
 use super::padme::padded_len;
@@ -36,6 +37,16 @@ const LENGTH_LEN: usize = 4;
 const COMPRESS_ABOVE: usize = 512;
 /// Level 3 is zstd's own default: higher ones cost several times the time for a few per cent.
 const ZSTD_LEVEL: i32 = 3;
+
+thread_local! {
+    // Setting zstd up takes longer than most events need, and a replay opens millions. Either is
+    // `None` where there was no memory for it: then nothing is compressed, and nothing that is
+    // compressed opens.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> =
+        RefCell::new(Compressor::new(ZSTD_LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> =
+        RefCell::new(Decompressor::new().ok());
+}
 
 /// The blob does not open: wrong key, wrong place, damaged or not a blob at all. Deliberately one
 /// error, which tells whoever probes nothing.
@@ -153,18 +164,179 @@ fn compress(content: &[u8]) -> Option<Vec<u8>> {
     if content.len() <= COMPRESS_ABOVE {
         return None;
     }
-    let frame = zstd::bulk::compress(content, ZSTD_LEVEL).ok()?;
+    let frame = COMPRESSOR.with(|kept| {
+        let mut kept = kept.try_borrow_mut().ok()?;
+        kept.as_mut()?.compress(content).ok()
+    })?;
     let helps = padded_len(LENGTH_LEN + frame.len()) < padded_len(LENGTH_LEN + content.len());
     helps.then_some(frame)
 }
 
+/// The content of a frame. It says itself how long it gets, and is refused above [`MAX_CONTENT`].
 fn decompress(frame: &[u8]) -> Result<Vec<u8>, OpenError> {
-    let limit = u64::try_from(MAX_CONTENT).map_err(|_| OpenError)?;
-    let decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|_| OpenError)?;
-    let mut content = Vec::new();
-    decoder.take(limit + 1).read_to_end(&mut content).map_err(|_| OpenError)?;
-    if content.len() > MAX_CONTENT {
-        return Err(OpenError);
+    let content = DECOMPRESSOR.with(|kept| {
+        let mut kept = kept.try_borrow_mut().ok()?;
+        kept.as_mut()?.decompress(frame, MAX_CONTENT).ok()
+    });
+    content.ok_or(OpenError)
+}
+
+#[cfg(test)]
+mod tests {
+    use aggregates::StreamId;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(byte: u8) -> SealingKey {
+        SealingKey::new(&[byte; 32]).unwrap()
     }
-    Ok(content)
+
+    fn aad(sequence: i64) -> Aad {
+        Aad::state(&StreamId::new("session", "s1"), sequence)
+    }
+
+    fn text(length: usize) -> Vec<u8> {
+        b"The quick brown fox. ".iter().copied().cycle().take(length).collect()
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        rand::fill(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// A blob made outside this program. Changing the format makes every stored event unreadable.
+    #[test]
+    fn format_never_changes() {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        let blob = hex::decode(
+            "0100000102030405060708090a0b4702d61cbec7ba39b770ea8bf71e0122f6b963708e37c8f049e52794",
+        )
+        .unwrap();
+        let opened = SealingKey::new(&bytes).unwrap().open(&aad(4), &blob);
+        assert_eq!(opened, Ok(br#"{"x":1}"#.to_vec()));
+    }
+
+    #[test]
+    fn lengths_are_padded() {
+        let overhead = PREFIX_LEN + AES_256_GCM.tag_len();
+        for length in [0, 1, 7, 100, 512, 513, 4_096, 100_000] {
+            let blob = key(1).seal(&aad(1), &noise(length)).unwrap();
+            assert_eq!(blob.len(), overhead + padded_len(LENGTH_LEN + length), "of {length}");
+            assert_eq!(padded_len(blob.len() - overhead), blob.len() - overhead);
+        }
+        let one = key(1).seal(&aad(1), &noise(1_000)).unwrap();
+        let two = key(1).seal(&aad(1), &noise(1_010)).unwrap();
+        assert_eq!(one.len(), two.len());
+    }
+
+    #[test]
+    fn compresses_above_512_bytes_where_it_helps() {
+        let flags = |content: &[u8]| key(1).seal(&aad(1), content).unwrap()[1];
+        assert_eq!(flags(&text(512)), 0);
+        assert_eq!(flags(&text(513)), FLAG_ZSTD);
+        assert_eq!(flags(&noise(5_000)), 0);
+    }
+
+    #[test]
+    fn decompression_is_bounded() {
+        let key = key(1);
+        let frame = zstd::bulk::compress(&vec![0; MAX_CONTENT + 1], 1).unwrap();
+        assert!(frame.len() < 20_000);
+        let bomb = key.seal_as(FLAG_ZSTD, &aad(1), &frame).unwrap();
+        assert_eq!(key.open(&aad(1), &bomb), Err(OpenError));
+
+        // A frame need not say how long it gets.
+        let silent = zstd::stream::encode_all(&*vec![0; MAX_CONTENT + 1], 1).unwrap();
+        let bomb = key.seal_as(FLAG_ZSTD, &aad(1), &silent).unwrap();
+        assert_eq!(key.open(&aad(1), &bomb), Err(OpenError));
+
+        let largest = vec![0; MAX_CONTENT];
+        let sealed = key.seal(&aad(1), &largest).unwrap();
+        assert!(key.open(&aad(1), &sealed) == Ok(largest));
+        let too_long = SealError::TooLong { length: MAX_CONTENT + 1 };
+        assert_eq!(key.seal(&aad(1), &vec![0; MAX_CONTENT + 1]), Err(too_long));
+    }
+
+    #[test]
+    fn a_broken_frame_does_not_open() {
+        let key = key(1);
+        for content in [&b"not a frame"[..], &[0x28, 0xb5, 0x2f, 0xfd]] {
+            let blob = key.seal_as(FLAG_ZSTD, &aad(1), content).unwrap();
+            assert_eq!(key.open(&aad(1), &blob), Err(OpenError));
+        }
+    }
+
+    #[test]
+    fn a_broken_frame_leaves_nothing_behind() {
+        let (key, content) = (key(1), text(5_000));
+        let mut frame = compress(&content).unwrap();
+        frame.truncate(frame.len() / 2);
+        let broken = key.seal_as(FLAG_ZSTD, &aad(1), &frame).unwrap();
+        let whole = key.seal(&aad(1), &content).unwrap();
+        assert_eq!(key.open(&aad(1), &broken), Err(OpenError));
+        assert_eq!(key.open(&aad(1), &whole), Ok(content));
+    }
+
+    #[test]
+    fn the_same_content_seals_differently_each_time() {
+        let seal = || key(1).seal(&aad(1), b"same").unwrap();
+        assert_ne!(seal(), seal());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn opens_with_the_same_key_and_place_only(
+            content in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..2_000),
+                (0_usize..5_000).prop_map(text),
+            ],
+            sequence: i64,
+        ) {
+            let blob = key(1).seal(&aad(sequence), &content).unwrap();
+            prop_assert_eq!(key(1).open(&aad(sequence), &blob), Ok(content));
+            prop_assert_eq!(key(2).open(&aad(sequence), &blob), Err(OpenError));
+            prop_assert_eq!(key(1).open(&aad(sequence.wrapping_add(1)), &blob), Err(OpenError));
+        }
+
+        #[test]
+        fn any_flipped_bit_is_noticed(
+            length in 0_usize..1_500,
+            at: prop::sample::Index,
+            bit in 0_u8..8,
+        ) {
+            let mut blob = key(1).seal(&aad(1), &text(length)).unwrap();
+            let at = at.index(blob.len());
+            blob[at] ^= 1 << bit;
+            prop_assert_eq!(key(1).open(&aad(1), &blob), Err(OpenError));
+        }
+
+        #[test]
+        fn a_shortened_blob_is_noticed(length in 0_usize..600, at: prop::sample::Index) {
+            let blob = key(1).seal(&aad(1), &text(length)).unwrap();
+            let end = at.index(blob.len());
+            prop_assert_eq!(key(1).open(&aad(1), &blob[..end]), Err(OpenError));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(blob: Vec<u8>, flags in 0_u8..3) {
+            prop_assert_eq!(key(1).open(&aad(1), &blob), Err(OpenError));
+            let headed = [&[VERSION, flags][..], &blob].concat();
+            prop_assert_eq!(key(1).open(&aad(1), &headed), Err(OpenError));
+        }
+
+        /// As if the one who holds the key had sealed nonsense: frames and lengths are not trusted.
+        #[test]
+        fn arbitrary_sealed_frames_never_panic(
+            head in prop_oneof![Just(vec![]), Just(vec![0x28, 0xb5, 0x2f, 0xfd])],
+            rest: Vec<u8>,
+        ) {
+            let blob = key(1).seal_as(FLAG_ZSTD, &aad(1), &[head, rest].concat()).unwrap();
+            let _ = key(1).open(&aad(1), &blob);
+        }
+    }
 }

@@ -81,3 +81,65 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::uuid;
+
+    use super::*;
+
+    const EVENT: LeafInput<'static> = LeafInput {
+        event_id: uuid!("01890a5d-ac96-774b-bcce-b302099a8057"),
+        aggregate_type: "session",
+        aggregate_id: "99999999-8888-4777-8666-555555555555",
+        sequence: 7,
+        event_type: "session.started",
+        event_version: "1",
+        user: UserId(uuid!("11111111-2222-4333-8444-555555555555")),
+        recorded_at_ms: 1_700_000_000_123,
+        payload: r#"{"v":1,"k":"naïve"}"#,
+        metadata: "{}",
+        sealed: &[1, 2, 3],
+    };
+
+    /// Computed outside this program from the layout above. A change breaks every proof.
+    #[test]
+    fn layout_never_changes() {
+        assert_eq!(
+            hex::encode(EVENT.hash()),
+            "4c7d964c0ed930718d48925a57b6742b3f0957b25dae8ee3c2c2e74763eba095"
+        );
+        assert_eq!(
+            hex::encode(LeafInput { sealed: &[], ..EVENT }.hash()),
+            "f7ecdc9aa3ee50cb9b90bb8116706dd89b8cf6007ec96ef27edd80770f40fa7e"
+        );
+    }
+
+    #[test]
+    fn every_column_counts() {
+        let other = Uuid::nil();
+        let changed = [
+            LeafInput { event_id: other, ..EVENT },
+            LeafInput { aggregate_type: "goal", ..EVENT },
+            LeafInput { aggregate_id: "x", ..EVENT },
+            LeafInput { sequence: 8, ..EVENT },
+            LeafInput { event_type: "session.ended", ..EVENT },
+            LeafInput { event_version: "2", ..EVENT },
+            LeafInput { user: UserId(other), ..EVENT },
+            LeafInput { recorded_at_ms: 0, ..EVENT },
+            LeafInput { payload: "{}", ..EVENT },
+            LeafInput { metadata: "", ..EVENT },
+            LeafInput { sealed: &[1, 2], ..EVENT },
+        ];
+        for event in changed {
+            assert_ne!(event.hash(), EVENT.hash(), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_columns_do_not_run_together() {
+        let one = LeafInput { aggregate_type: "ab", aggregate_id: "c", ..EVENT };
+        let two = LeafInput { aggregate_type: "a", aggregate_id: "bc", ..EVENT };
+        assert_ne!(one.hash(), two.hash());
+    }
+}

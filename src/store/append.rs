@@ -5,7 +5,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, query::Query};
 use uuid::Uuid;
 
-use super::member::{Claim, Op, Outcome, PrivacyGuard, Receipt, Reservation, SubjectChange, SubjectChangeKind};
+use super::member::{
+    Claim, Op, Outcome, PrivacyGuard, Receipt, Reservation, SubjectChange, SubjectChangeKind,
+};
 
 /// An event ready for the table.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct SealedEvent {
 /// Which readers an event concerns; decides the column of `user_heads`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
+    /// A batch that changed nothing: no reader has to look.
+    Quiet = 0,
     Health = 1,
     Session = 2,
     Other = 3,
@@ -218,9 +222,9 @@ impl Columns {
             self.v_from.push(from);
         }
         for key in &member.keys {
-            let privacy = member.privacy.filter(|guard| {
-                guard.user.0 == key.user && guard.purpose.as_str() == key.purpose
-            });
+            let privacy = member
+                .privacy
+                .filter(|guard| guard.user.0 == key.user && guard.purpose.as_str() == key.purpose);
             self.k_member.push(number);
             self.k_user.push(key.user);
             self.k_purpose.push(key.purpose);

@@ -142,16 +142,17 @@ async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) -> Vec<Waiting
     let wait = batch.iter().any(|waiting| waiting.deferrals >= DEFERRALS);
     let oldest = batch.iter().map(|waiting| waiting.since).min();
     let members: Vec<SealedMember> = batch.iter().map(|waiting| waiting.member.clone()).collect();
-    metrics::histogram!("append_group_members").record(count(members.len()));
+    metrics::histogram!(crate::metrics::APPEND_GROUP_SIZE).record(count(members.len()));
     let started = Instant::now();
     let outcomes = async {
         let mut connection = pool.acquire().await?;
         append::call(&mut connection, members, wait, None).await
     }
     .await;
-    metrics::histogram!("append_seconds").record(started.elapsed().as_secs_f64());
+    metrics::histogram!(crate::metrics::APPEND_SECONDS).record(started.elapsed().as_secs_f64());
     if let Some(oldest) = oldest {
-        metrics::histogram!("append_wait_seconds").record((started - oldest).as_secs_f64());
+        metrics::histogram!(crate::metrics::APPEND_QUEUE_SECONDS)
+            .record((started - oldest).as_secs_f64());
     }
     match outcomes {
         Ok(outcomes) => {

@@ -10,11 +10,11 @@ use aggregates::UserId;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 
-use super::append::{self, HealthWrites, RawOutcome};
+use super::Store;
+use super::append::{self, Class, HealthWrites, RawOutcome};
 use super::appender::classify;
 use super::member::{AppendError, Member, Outcome};
 use super::read::ReadError;
-use super::Store;
 
 pub(crate) const LOCK: &str = "SELECT pg_advisory_lock($1)";
 pub(crate) const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
@@ -68,7 +68,11 @@ impl UserLane {
         member: Member,
         health: Option<HealthWrites>,
     ) -> Result<Outcome, AppendError> {
-        let sealed = self.store.sealer.seal(member).await?;
+        let mut sealed = self.store.sealer.seal(member).await?;
+        if health.as_ref().is_some_and(|health| !health.changed) {
+            let events = sealed.streams.iter_mut().flat_map(|stream| &mut stream.events);
+            events.for_each(|event| event.class = Class::Quiet);
+        }
         let keys_change = !sealed.subject_changes.is_empty();
         let connection = self.connection.as_mut().ok_or(AppendError::Unavailable)?;
         let outcomes =

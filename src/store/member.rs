@@ -117,7 +117,10 @@ pub struct SubjectChange {
 /// See [`SubjectChange`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectChangeKind {
-    Created { key_id: Uuid, commitment: Commitment },
+    Created {
+        key_id: Uuid,
+        commitment: Commitment,
+    },
     Destroyed,
     /// Decisions made under the old privacy rules are refused from here on.
     RulesChanged,

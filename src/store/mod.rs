@@ -28,7 +28,7 @@ pub mod subjects;
 pub mod subscribe;
 mod wake;
 
-use aggregates::{Recorded, StreamId, UserId};
+use aggregates::{Purpose, Recorded, StreamId, UserId, registry};
 use sqlx::PgPool;
 
 pub use member::{
@@ -40,6 +40,8 @@ pub use seal::Sealer;
 pub use subjects::{Subject, Subjects};
 
 use crate::keys::Keyring;
+
+pub(crate) const FORGET: &str = "SELECT forget($1, $2, $3)";
 
 /// The storage format this program reads and writes.
 pub const STORAGE_FORMAT: i32 = 1;
@@ -144,6 +146,26 @@ impl Store {
     ) -> Result<Vec<Recorded>, ReadError> {
         let raw = read::raw_stream(&self.pool, stream, after, upto, limit).await?;
         self.open_all(raw).await
+    }
+
+    /// Removes what is kept inline for one purpose of a person whose key is destroyed. Repeatable.
+    ///
+    /// # Errors
+    /// Where the database does not answer, or the key is still active.
+    pub async fn forget(&self, user: UserId, purpose: Purpose) -> Result<(), ReadError> {
+        let mut types: Vec<&str> = registry::types()
+            .filter(|entry| entry.purpose == Some(purpose))
+            .map(|entry| entry.aggregate)
+            .collect();
+        types.dedup();
+        sqlx::query(FORGET)
+            .bind(user.0)
+            .bind(purpose.as_str())
+            .bind(types)
+            .execute(&self.pool)
+            .await?;
+        self.sealer.subjects.invalidate(user).await;
+        Ok(())
     }
 
     async fn open_all(&self, raw: Vec<RawEvent>) -> Result<Vec<Recorded>, ReadError> {

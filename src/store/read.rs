@@ -5,10 +5,9 @@
 
 use aggregates::{StreamId, UserId};
 use sqlx::PgPool;
-use sqlx::postgres::PgRow;
 use sqlx::Row;
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
-
 
 /// Events of one page at most; larger pages gain little and hold more in memory.
 pub const PAGE: i64 = 2000;

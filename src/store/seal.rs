@@ -36,6 +36,11 @@ pub struct Sealer {
 }
 
 impl Sealer {
+    /// Where keys come from.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
     /// The person's key for a purpose, for hashes and segments.
     ///
     /// # Errors
@@ -136,8 +141,7 @@ impl Sealer {
                     purpose: key.purpose(),
                     key_id: key.key_id(),
                 });
-                let sealed =
-                    key.sealing().seal(&aad, &content.to_bytes()).map_err(Arc::new)?;
+                let sealed = key.sealing().seal(&aad, &content.to_bytes()).map_err(Arc::new)?;
                 let payload = aggregates::event::to_payload(&Envelope { v: 1, k: key.key_id() });
                 (payload, Some(sealed), clear)
             }
@@ -271,11 +275,9 @@ impl Sealer {
         sealed: &[u8],
     ) -> Result<Vec<u8>, ReadError> {
         let key = self.key(user, purpose).await?;
-        key.sealing().open(&Aad::state(stream, sequence), sealed).map_err(|_| {
-            ReadError::Corrupt {
-                position: 0,
-                reason: format!("the state of a {} does not open", stream.aggregate_type),
-            }
+        key.sealing().open(&Aad::state(stream, sequence), sealed).map_err(|_| ReadError::Corrupt {
+            position: 0,
+            reason: format!("the state of a {} does not open", stream.aggregate_type),
         })
     }
 }
@@ -292,7 +294,11 @@ impl<'a> WritingKeys<'a> {
         Self { sealer, changes, used: BTreeMap::new() }
     }
 
-    async fn get(&mut self, user: UserId, purpose: Purpose) -> Result<Arc<SubjectKey>, AppendError> {
+    async fn get(
+        &mut self,
+        user: UserId,
+        purpose: Purpose,
+    ) -> Result<Arc<SubjectKey>, AppendError> {
         if let Some(key) = self.used.get(&(user, purpose)) {
             return Ok(Arc::clone(key));
         }
@@ -340,7 +346,8 @@ fn corrupt(raw: &RawEvent, reason: &str) -> ReadError {
 }
 
 fn decode(raw: &RawEvent, payload: &str, blob: &[u8]) -> Result<AnyEvent, ReadError> {
-    let version = raw.event_version.parse().map_err(|_| corrupt(raw, "its version is no number"))?;
+    let version =
+        raw.event_version.parse().map_err(|_| corrupt(raw, "its version is no number"))?;
     let upcast = aggregates::upcast::to_current(&raw.event_type, version, payload)
         .map_err(|error| corrupt(raw, &error.to_string()))?;
     AnyEvent::decode(&raw.event_type, &upcast, blob)

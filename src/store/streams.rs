@@ -233,10 +233,8 @@ impl Store {
         let mut high = self.head().await?.position;
         while low < high {
             let middle = low + (high - low + 1) / 2;
-            let at: Option<i64> = sqlx::query_scalar(COMMITTED_AT)
-                .bind(middle)
-                .fetch_optional(&self.pool)
-                .await?;
+            let at: Option<i64> =
+                sqlx::query_scalar(COMMITTED_AT).bind(middle).fetch_optional(&self.pool).await?;
             if at.is_some_and(|at| at <= committed_ms) {
                 low = middle;
             } else {

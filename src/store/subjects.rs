@@ -59,10 +59,8 @@ pub struct Subjects {
 
 impl Subjects {
     pub(crate) fn new(pool: PgPool) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(20_000)
-            .time_to_live(Duration::from_secs(30))
-            .build();
+        let cache =
+            Cache::builder().max_capacity(20_000).time_to_live(Duration::from_secs(30)).build();
         Self { pool, cache }
     }
 

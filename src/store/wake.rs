@@ -47,7 +47,8 @@ async fn notify(pool: PgPool, mut hints: watch::Receiver<u64>) {
     while hints.changed().await.is_ok() {
         hints.mark_unchanged();
         // A lost notification costs a poll interval, nothing else.
-        if let Err(error) = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&pool).await
+        if let Err(error) =
+            sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&pool).await
         {
             tracing::debug!(error = %error, "wake-up not sent");
         }

@@ -1,0 +1,199 @@
+//! Verification of bearer tokens.
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Validation, decode, decode_header};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::keys::{Key, KeySet};
+use super::{Identity, Role};
+
+/// Difference between clocks that is forgiven on `exp` and `nbf`, in seconds.
+const LEEWAY_S: u64 = 60;
+/// Longest token looked at, in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+/// Longest subject accepted, in bytes.
+const MAX_SUBJECT: usize = 255;
+
+/// An identity provider whose tokens are accepted.
+pub struct TrustedIssuer {
+    /// The exact `iss` claim.
+    pub issuer: String,
+    /// Accepted client ids: `aud` of id tokens, `client_id` of access tokens.
+    pub audiences: BTreeSet<String>,
+    pub keys: KeySet,
+}
+
+/// Checks tokens against the trusted issuers.
+pub struct Verifier {
+    issuers: Vec<TrustedIssuer>,
+}
+
+/// Why a token was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("no bearer token was sent")]
+    Missing,
+    #[error("the token is not a signed JWT")]
+    Malformed,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token is not valid: {0}")]
+    Invalid(&'static str),
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    #[serde(default)]
+    aud: OneOrMany,
+    client_id: Option<String>,
+    token_use: Option<String>,
+    #[serde(rename = "cognito:groups", default)]
+    groups: OneOrMany,
+    #[serde(default)]
+    roles: OneOrMany,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    #[default]
+    None,
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            OneOrMany::None => &[],
+            OneOrMany::One(one) => std::slice::from_ref(one),
+            OneOrMany::Many(many) => many,
+        }
+    }
+}
+
+impl Verifier {
+    /// A verifier that trusts these issuers and no other.
+    pub fn new(issuers: Vec<TrustedIssuer>) -> Self {
+        Self { issuers }
+    }
+
+    /// The caller named by an `Authorization` header.
+    ///
+    /// # Errors
+    /// See [`TokenError`]; the header is missing when it is absent or of another scheme.
+    pub fn verify_header(&self, header: Option<&str>) -> Result<Identity, TokenError> {
+        let (scheme, token) = header.unwrap_or_default().trim().split_once(' ').unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(TokenError::Missing);
+        }
+        self.verify(token.trim())
+    }
+
+    /// The caller named by a token.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        check_shape(token)?;
+        let header = decode_header(token).map_err(|_| TokenError::Invalid("header"))?;
+        if header.crit.is_some() {
+            return Err(TokenError::Invalid("critical header"));
+        }
+        let mut refusal = TokenError::Invalid("no key fits");
+        for (issuer, key) in self.candidates(header.kid.as_deref()) {
+            if key.algorithm != header.alg {
+                continue;
+            }
+            match verify_with(token, issuer, key) {
+                Ok(identity) => return Ok(identity),
+                Err(TokenError::Invalid("signature")) => {}
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The keys with that id; without one, every key.
+    fn candidates<'a>(
+        &'a self,
+        kid: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a TrustedIssuer, &'a Key)> {
+        let keys = self
+            .issuers
+            .iter()
+            .flat_map(|issuer| issuer.keys.keys.iter().map(move |key| (issuer, key)));
+        keys.filter(move |(_, key)| kid.is_none() || key.id.as_deref() == kid)
+    }
+}
+
+/// Three base64url parts, the first two JSON objects. What fails here never was a token, so the
+/// client must not try to refresh it.
+fn check_shape(token: &str) -> Result<(), TokenError> {
+    let parts: Vec<&str> = token.split('.').collect();
+    let [header, claims, signature] = parts[..] else { return Err(TokenError::Malformed) };
+    if token.len() > MAX_TOKEN || URL_SAFE_NO_PAD.decode(signature).is_err() {
+        return Err(TokenError::Malformed);
+    }
+    for part in [header, claims] {
+        let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
+        serde_json::from_slice::<Map<String, Value>>(&bytes).map_err(|_| TokenError::Malformed)?;
+    }
+    Ok(())
+}
+
+fn verify_with(token: &str, issuer: &TrustedIssuer, key: &Key) -> Result<Identity, TokenError> {
+    let mut validation = Validation::new(key.algorithm);
+    validation.leeway = LEEWAY_S;
+    validation.validate_nbf = true;
+    // Access tokens carry the client in `client_id` instead of `aud`; see `check_audience`.
+    validation.validate_aud = false;
+    validation.set_issuer(&[&issuer.issuer]);
+    validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+    let claims = decode::<Claims>(token, &key.decoding, &validation)
+        .map_err(|error| refusal(&error))?
+        .claims;
+    // The library also accepts a list of issuers of which one fits.
+    if claims.iss != issuer.issuer {
+        return Err(TokenError::Invalid("issuer"));
+    }
+    if claims.sub.trim().is_empty() || claims.sub.len() > MAX_SUBJECT {
+        return Err(TokenError::Invalid("subject"));
+    }
+    check_audience(&claims, issuer)?;
+    let named = claims.groups.as_slice().iter().chain(claims.roles.as_slice());
+    let mut roles: BTreeSet<Role> = named.filter_map(|name| Role::find(name)).collect();
+    roles.insert(Role::User);
+    Ok(Identity { issuer: claims.iss, subject: claims.sub, roles })
+}
+
+fn check_audience(claims: &Claims, issuer: &TrustedIssuer) -> Result<(), TokenError> {
+    let known = |id: &String| issuer.audiences.contains(id);
+    let in_aud = claims.aud.as_slice().iter().any(known);
+    let in_client = claims.client_id.as_ref().is_some_and(known);
+    let accepted = match claims.token_use.as_deref() {
+        Some("id") => in_aud,
+        Some("access") => in_client,
+        Some(_) => return Err(TokenError::Invalid("token use")),
+        None => in_aud || in_client,
+    };
+    if accepted { Ok(()) } else { Err(TokenError::Invalid("audience")) }
+}
+
+fn refusal(error: &jsonwebtoken::errors::Error) -> TokenError {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => TokenError::Expired,
+        ErrorKind::ImmatureSignature => TokenError::Invalid("not yet valid"),
+        ErrorKind::InvalidIssuer => TokenError::Invalid("issuer"),
+        ErrorKind::InvalidSignature => TokenError::Invalid("signature"),
+        ErrorKind::MissingRequiredClaim(_) => TokenError::Invalid("missing claim"),
+        _ => TokenError::Invalid("claims"),
+    }
+}

@@ -1,0 +1,255 @@
+//! Accounts: found by what the token says, created at the first request, changed by their owner.
+
+use std::time::Duration;
+
+use aggregates::entity::Context;
+use aggregates::user::{AccountStatus, User, UserCommand, UserError, UserEvent};
+use aggregates::{AnyEvent, Metadata, Purpose, StreamId, UserId};
+use moka::future::Cache;
+use serde_json::{Map, Value};
+
+use super::load::{self, Stateful};
+use super::subject::create_keys;
+use super::{ATTEMPTS, CommandError, events_of};
+use crate::keys::ServerKey;
+use crate::store::{
+    Claim, Member, Op, Outcome, PrivacyGuard, ReadError, Reservation, Store, StreamChange,
+    SubjectChange, SubjectChangeKind,
+};
+use crate::{clock, ids};
+
+/// Scope of the reservation that leads from an identity to its account.
+const IDENTITY: &str = "identity";
+
+impl Stateful for User {
+    const STATE_VERSION: i32 = 1;
+    const PURPOSE: Purpose = Purpose::Identity;
+
+    fn event(event: AnyEvent) -> Option<UserEvent> {
+        match event {
+            AnyEvent::User(event) => Some(*event),
+            _ => None,
+        }
+    }
+}
+
+/// Why there is no account behind an identity, or a command on it had no effect.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The account was erased. It is not created anew.
+    #[error("the account was erased")]
+    Erased,
+    #[error(transparent)]
+    Refused(#[from] UserError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+impl From<ReadError> for AccountError {
+    fn from(error: ReadError) -> Self {
+        Self::Command(error.into())
+    }
+}
+
+/// Finds and creates accounts. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts {
+    store: Store,
+    lookup: std::sync::Arc<ServerKey>,
+    known: Cache<[u8; 32], UserId>,
+}
+
+impl Accounts {
+    /// With the server's lookup key.
+    pub fn new(store: Store, lookup: ServerKey) -> Self {
+        let known =
+            Cache::builder().max_capacity(50_000).time_to_live(Duration::from_secs(30)).build();
+        Self { store, lookup: std::sync::Arc::new(lookup), known }
+    }
+
+    /// The account of an identity, created with `profile` if this is its first request.
+    ///
+    /// # Errors
+    /// [`AccountError::Erased`] for an erased account, else where a database does not answer.
+    pub async fn resolve(
+        &self,
+        issuer: &str,
+        subject: &str,
+        profile: &Map<String, Value>,
+        metadata: &Metadata,
+    ) -> Result<UserId, AccountError> {
+        let pseudonym = self.lookup.lookup_hash(IDENTITY, &[issuer, subject]);
+        if let Some(user) = self.known.get(&pseudonym).await {
+            return Ok(user);
+        }
+        for _ in 0..ATTEMPTS {
+            let user = match self.find(&pseudonym).await? {
+                Some(user) => user,
+                None => match self.register(&pseudonym, profile, metadata).await? {
+                    Some(user) => user,
+                    // Two first requests at once: the other one has made the account.
+                    None => continue,
+                },
+            };
+            self.known.insert(pseudonym, user).await;
+            return Ok(user);
+        }
+        Err(CommandError::Busy.into())
+    }
+
+    async fn find(&self, pseudonym: &[u8; 32]) -> Result<Option<UserId>, AccountError> {
+        let holders = self.store.holders(IDENTITY, &[pseudonym.to_vec()]).await?;
+        let Some(holder) = holders.into_iter().next() else { return Ok(None) };
+        if holder.stream.is_none() || self.store.subjects().of(holder.user).await?.is_erased() {
+            return Err(AccountError::Erased);
+        }
+        Ok(Some(holder.user))
+    }
+
+    async fn register(
+        &self,
+        pseudonym: &[u8; 32],
+        profile: &Map<String, Value>,
+        metadata: &Metadata,
+    ) -> Result<Option<UserId>, AccountError> {
+        let user = UserId(ids::new_id());
+        let mut account = User::default();
+        let command = UserCommand::Register { profile: profile.clone() };
+        let context = Context::now(clock::now_ms());
+        let events = load::handle(&mut account, command, &context).await?;
+        let mut member = create_keys(&self.store, user, metadata).await.map_err(ReadError::Key)?;
+        let stream = StreamId::new("user", user);
+        member.reservations.push(Reservation {
+            scope: IDENTITY,
+            hmac: pseudonym.to_vec(),
+            key_id: Some(self.lookup.key_id()),
+            user,
+            action: Claim::Take(stream.clone()),
+        });
+        member.streams.push(StreamChange {
+            stream,
+            user,
+            expected: 0,
+            events: events_of(events, metadata),
+            op: Op::Create,
+            origin: None,
+            state: Some(load::new_state(&account)),
+        });
+        let keys: Vec<_> = member.subject_changes.clone();
+        match self.store.append(member).await.map_err(CommandError::from)? {
+            Outcome::Appended { .. } => {
+                tracing::info!(user = %user, "account created");
+                Ok(Some(user))
+            }
+            _ => {
+                self.discard(&keys).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Keys of an account that was not created sealed nothing.
+    async fn discard(&self, keys: &[SubjectChange]) {
+        for change in keys {
+            if let SubjectChangeKind::Created { key_id, .. } = change.kind
+                && let Err(error) = self.store.sealer().keyring().destroy(key_id).await
+            {
+                tracing::warn!(key = %key_id, error = %error, "an unused key was left behind");
+            }
+        }
+    }
+
+    /// The account, with its version.
+    ///
+    /// # Errors
+    /// Where the log does not answer, or there is no such account.
+    pub async fn get(&self, user: UserId) -> Result<User, AccountError> {
+        let loaded = load::load::<User>(&self.store, user, &StreamId::new("user", user)).await?;
+        match loaded.aggregate.status {
+            AccountStatus::Active => Ok(loaded.aggregate),
+            AccountStatus::Deleted => Err(AccountError::Erased),
+            AccountStatus::Unknown => Err(CommandError::NotFound.into()),
+        }
+    }
+
+    /// Handles a command of the owner and answers the account after it.
+    ///
+    /// # Errors
+    /// The account's refusal, or where the log does not answer.
+    pub async fn change(
+        &self,
+        user: UserId,
+        command: UserCommand,
+        metadata: &Metadata,
+    ) -> Result<User, AccountError> {
+        let stream = StreamId::new("user", user);
+        for _ in 0..ATTEMPTS {
+            let mut loaded = load::load::<User>(&self.store, user, &stream).await?;
+            let context = Context::now(clock::now_ms());
+            let events = load::handle(&mut loaded.aggregate, command.clone(), &context).await?;
+            if events.is_empty() {
+                return Ok(loaded.aggregate);
+            }
+            let member =
+                change_member(&stream, user, loaded.sequence, events, &loaded.aggregate, metadata);
+            match self.store.append(member).await.map_err(CommandError::from)? {
+                Outcome::Appended { .. } => return Ok(loaded.aggregate),
+                _ => continue,
+            }
+        }
+        Err(CommandError::Busy.into())
+    }
+}
+
+/// A change of the rules for health data is a change of the subject too: batches that were decided
+/// under the old rules are refused from here on.
+fn change_member(
+    stream: &StreamId,
+    user: UserId,
+    expected: i64,
+    events: Vec<UserEvent>,
+    account: &User,
+    metadata: &Metadata,
+) -> Member {
+    let rules = events.iter().any(|event| matches!(event, UserEvent::HealthPrivacyChanged(_)));
+    let subject_changes = rules
+        .then_some(SubjectChange {
+            user,
+            purpose: Purpose::Health,
+            kind: SubjectChangeKind::RulesChanged,
+        })
+        .into_iter()
+        .collect();
+    Member {
+        streams: vec![StreamChange {
+            stream: stream.clone(),
+            user,
+            expected,
+            events: events_of(events, metadata),
+            op: Op::Update,
+            origin: None,
+            state: Some(load::new_state(account)),
+        }],
+        subject_changes,
+        ..Member::default()
+    }
+}
+
+/// The rules for a person's health data and the guard that ties a decision to them.
+///
+/// # Errors
+/// Where the rules cannot be read: callers store nothing then.
+pub async fn health_rules(
+    store: &Store,
+    user: UserId,
+) -> Result<(aggregates::user::HealthPrivacy, PrivacyGuard), ReadError> {
+    // The version first: rules that change in between are newer than the guard, which then fails.
+    let subject = store.subjects().fresh(user).await?;
+    let guard = PrivacyGuard {
+        user,
+        purpose: Purpose::Health,
+        version: subject.privacy_version(Purpose::Health),
+    };
+    let loaded = load::load::<User>(store, user, &StreamId::new("user", user)).await?;
+    Ok((loaded.aggregate.health, guard))
+}

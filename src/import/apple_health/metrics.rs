@@ -1,0 +1,65 @@
+//! Which HealthKit types become which metrics of the catalogue.
+
+use crate::client::wire::ValueKind::{self, CumulativeNum, IntervalNum, ScalarNum};
+
+/// How one HealthKit type reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reading {
+    /// A number in the record's own unit; the server converts it.
+    Quantity { metric: &'static str, kind: ValueKind },
+    /// A `%` quantity, which HealthKit keeps as a fraction of one.
+    Fraction { metric: &'static str },
+    /// One for an hour with standing, zero for an idle one.
+    StandHour,
+    /// A category whose duration is what counts, in minutes.
+    Minutes { metric: &'static str },
+    /// A stage of sleep.
+    Sleep,
+}
+
+/// The reading of a HealthKit type, if the catalogue has a metric for it.
+pub(super) fn reading(hk_type: &str) -> Option<Reading> {
+    let short = hk_type
+        .strip_prefix("HKQuantityTypeIdentifier")
+        .or_else(|| hk_type.strip_prefix("HKCategoryTypeIdentifier"))?;
+    let (metric, kind) = match short {
+        "HeartRate" => ("heart_rate", ScalarNum),
+        "HeartRateVariabilitySDNN" => ("heart_rate_variability", ScalarNum),
+        "RestingHeartRate" => ("resting_heart_rate", ScalarNum),
+        "RespiratoryRate" => ("respiratory_rate", ScalarNum),
+        "BodyTemperature" => ("body_temperature", ScalarNum),
+        "StepCount" => ("steps", CumulativeNum),
+        "DistanceWalkingRunning" => ("distance_walking_running", CumulativeNum),
+        "FlightsClimbed" => ("flights_climbed", CumulativeNum),
+        "ActiveEnergyBurned" => ("active_energy_burned", IntervalNum),
+        "BasalEnergyBurned" => ("basal_energy_burned", IntervalNum),
+        "AppleExerciseTime" => ("exercise_minutes", IntervalNum),
+        "BodyMass" => ("weight", ScalarNum),
+        "Height" => ("height", ScalarNum),
+        "BodyMassIndex" => ("body_mass_index", ScalarNum),
+        "LeanBodyMass" => ("lean_body_mass", ScalarNum),
+        "WaistCircumference" => ("waist_circumference", ScalarNum),
+        "EnvironmentalAudioExposure" => ("audio_exposure", ScalarNum),
+        "OxygenSaturation" => return Some(Reading::Fraction { metric: "blood_oxygen" }),
+        "BodyFatPercentage" => return Some(Reading::Fraction { metric: "body_fat_percentage" }),
+        "AppleStandHour" => return Some(Reading::StandHour),
+        "MindfulSession" => return Some(Reading::Minutes { metric: "mindful_minutes" }),
+        "SleepAnalysis" => return Some(Reading::Sleep),
+        _ => return None,
+    };
+    Some(Reading::Quantity { metric, kind })
+}
+
+/// The stage of a sleep record and the duration metrics that its length adds to.
+pub(super) fn sleep_stage(value: &str) -> Option<(&'static str, &'static [&'static str])> {
+    Some(match value.strip_prefix("HKCategoryValueSleepAnalysis")? {
+        "InBed" => ("unknown", &["time_in_bed"]),
+        // Exports from before stages existed say `Asleep`.
+        "AsleepUnspecified" | "Asleep" => ("unknown", &["sleep_duration"]),
+        "Awake" => ("awake", &["sleep_awake"]),
+        "AsleepCore" => ("light", &["sleep_duration", "sleep_light"]),
+        "AsleepDeep" => ("deep", &["sleep_duration", "sleep_deep"]),
+        "AsleepREM" => ("rem", &["sleep_duration", "sleep_rem"]),
+        _ => return None,
+    })
+}

@@ -1,0 +1,3 @@
+//! Ways into Tidemark for data that already exists elsewhere.
+
+pub mod apple_health;

@@ -1,0 +1,8 @@
+//! The platform under everything else: the embedded Postgres and the test support itself.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod databases;
+mod embedded;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,8 @@
+//! The log and the projectors, on real Postgres.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod erasure;
+mod log;
+mod world;
