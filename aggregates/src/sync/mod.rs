@@ -11,7 +11,11 @@
 //! The server and the simulation of many phones call the same functions; only where facts come
 //! from and where events go differs.
 
+mod base64;
+pub mod cursor;
 pub mod desk;
+pub mod pull;
+pub mod push;
 
 #[cfg(test)]
 mod tests;

@@ -32,14 +32,40 @@ pub enum Action {
 }
 
 /// What the person was looking at while editing, as far as the caller knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BasePoint {
     /// The stored version, whatever it is.
     Current,
     /// This version of the entity.
     Version(i64),
-    /// Everything up to a position of the log (0: nothing), and no version from `below` on.
-    Seen { position: i64, below: Option<i64> },
+    /// What the installation had acknowledged when the edit was made, latest first, and no version
+    /// from `below` on.
+    Seen { acks: Vec<Ack>, below: Option<i64> },
+}
+
+/// An installation said that it holds every row of the feed up to `position`.
+///
+/// The feed has one row an entity, at its last change. So what an acknowledgement proves of an
+/// entity is the version it had when the log ended at `head`, and only if that row was not after
+/// `position`; otherwise an earlier acknowledgement has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    pub position: i64,
+    /// Where the log ended when it was said.
+    pub head: i64,
+}
+
+impl Ack {
+    /// The version these acknowledgements, latest first, prove of an entity whose changes have the
+    /// positions `changes`.
+    pub fn proven(acks: &[Self], changes: &[i64]) -> i64 {
+        let version = |ack: &Self| {
+            let count = changes.partition_point(|at| *at <= ack.head);
+            let last = count.checked_sub(1).map_or(0, |index| changes[index]);
+            (last <= ack.position).then(|| i64::try_from(count).unwrap_or(i64::MAX))
+        };
+        acks.iter().find_map(version).unwrap_or_default()
+    }
 }
 
 /// What an accepted ask came to.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::ask::{Action, Ask, AskError, BasePoint, Effect, Verdict};
+use super::ask::{Ack, Action, Ask, AskError, BasePoint, Effect, Verdict};
 use super::facts::{AliasKey, EntityKey, History, Need, parse_id};
 use super::work::{Halt, Work};
 use crate::conflict::{Base, Resolution, TwoWayReason};
@@ -91,7 +91,7 @@ impl Work<'_> {
         self.require([Need::OpenSession])?;
         let located = self.locate(ask)?;
         let (effect, resolution) = match &ask.action {
-            Action::Change { change, base } => self.change(ask, &located, change, *base)?,
+            Action::Change { change, base } => self.change(ask, &located, change, base)?,
             Action::Session(command) => (self.command(ask, &located, command.clone())?, None),
         };
         if effect == Effect::Created || (located.exists && ask.creates()) {
@@ -124,7 +124,7 @@ impl Work<'_> {
         ask: &Ask,
         located: &Located,
         change: &EntityChange,
-        point: BasePoint,
+        point: &BasePoint,
     ) -> Result<(Effect, Option<Resolution>), Halt> {
         let key = located.key;
         let before = self.entity(key)?;
@@ -277,7 +277,7 @@ impl Work<'_> {
     }
 
     /// What the person was looking at.
-    fn base(&self, key: EntityKey, now: &AnyEntity, point: BasePoint) -> Result<Base, Halt> {
+    fn base(&self, key: EntityKey, now: &AnyEntity, point: &BasePoint) -> Result<Base, Halt> {
         let facts = &self.desk.facts;
         let Some((stored, position)) = facts.stored(key) else {
             return Ok(before_this_request(None, now, point));
@@ -285,23 +285,24 @@ impl Work<'_> {
         let version = stored.state().version;
         let seen = match point {
             BasePoint::Current => return Ok(Base::Current),
-            BasePoint::Version(seen) => seen,
-            BasePoint::Seen { position: 0, .. } => 0,
-            BasePoint::Seen { position: seen, below } => {
+            BasePoint::Version(seen) => *seen,
+            BasePoint::Seen { acks, below } => {
                 let below = below.map_or(i64::MAX, |below| below.saturating_sub(1).max(0));
-                let upto = if seen >= position {
-                    version
-                } else {
-                    self.require([Need::History(key)])?;
-                    match facts.history(key) {
-                        Some(History::Events(events)) => {
-                            let count = events.iter().filter(|(at, _)| *at <= seen).count();
-                            i64::try_from(count).unwrap_or(i64::MAX)
+                let proven = match acks.first() {
+                    None => 0,
+                    Some(latest) if position <= latest.position => version,
+                    Some(_) => {
+                        self.require([Need::History(key)])?;
+                        match facts.history(key) {
+                            Some(History::Events(events)) => {
+                                let changes: Vec<i64> = events.iter().map(|(at, _)| *at).collect();
+                                Ack::proven(acks, &changes)
+                            }
+                            Some(History::TooLong) | None => return Ok(too_old()),
                         }
-                        Some(History::TooLong) | None => return Ok(too_old()),
                     }
                 };
-                upto.min(below)
+                proven.min(below)
             }
         };
         if seen >= version {
@@ -322,9 +323,9 @@ impl Work<'_> {
 
 /// The base of an edit that saw everything stored. Earlier changes of the same request come from
 /// the same hand and are weighed by the time of the edit, not by their place in the request.
-fn before_this_request(stored: Option<&AnyEntity>, now: &AnyEntity, point: BasePoint) -> Base {
+fn before_this_request(stored: Option<&AnyEntity>, now: &AnyEntity, point: &BasePoint) -> Base {
     let version = stored.map_or(0, |stored| stored.state().version);
-    if point == BasePoint::Current || now.state().version == version {
+    if *point == BasePoint::Current || now.state().version == version {
         return Base::Current;
     }
     let fields = stored.map(|stored| stored.state().fields.clone()).unwrap_or_default();

@@ -55,7 +55,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-pub use ask::{Action, Ask, AskError, BasePoint, Effect, Verdict};
+pub use ask::{Ack, Action, Ask, AskError, BasePoint, Effect, Verdict};
 pub use draft::{Claim, ClaimAction, ClaimName, Draft, DraftEvent, StreamDraft};
 pub use facts::{AliasKey, EntityKey, Fact, History, Known, Need};
 
