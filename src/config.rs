@@ -3,6 +3,7 @@
 //! No other module reads the environment. Every setting has a default that works on a fresh machine.
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -38,6 +39,38 @@ pub struct ConfigArgs {
     #[arg(long, env = "TIDEMARK_POSTGRES_BIN", value_name = "DIR", global = true)]
     pub postgres_bin: Option<PathBuf>,
 
+    /// Master key that wraps all others, 64 hex digits [default: a file in the data directory]
+    #[arg(
+        long,
+        env = "TIDEMARK_MASTER_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        global = true
+    )]
+    pub master_key: Option<String>,
+
+    /// JSON Web Key Set of the identity provider [default: a development issuer of our own]
+    #[arg(long, env = "TIDEMARK_JWKS", value_name = "FILE", global = true)]
+    pub jwks: Option<PathBuf>,
+
+    /// `iss` claim of the identity provider's tokens
+    #[arg(long, env = "TIDEMARK_ISSUER", value_name = "URL", global = true)]
+    pub issuer: Option<String>,
+
+    /// Accepted `aud` or `client_id` claims, separated by commas
+    #[arg(
+        long,
+        env = "TIDEMARK_AUDIENCE",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub audience: Vec<String>,
+
+    /// Requests a person may make in 15 minutes; 0 sets no limit
+    #[arg(long, env = "TIDEMARK_RATE_LIMIT", value_name = "N", global = true)]
+    pub rate_limit: Option<u32>,
+
     /// Address and port of the HTTP API
     #[arg(
         long,
@@ -72,7 +105,13 @@ pub struct ConfigArgs {
 /// The checked configuration of one process.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Keys of our own, and the private cluster if there is one.
+    pub data_dir: PathBuf,
     pub database: DatabaseConfig,
+    /// Wraps all other keys; none stands for the file in the data directory.
+    pub master_key: Option<Redacted>,
+    /// Whose tokens are accepted; none stands for the development issuer.
+    pub identity: Option<IdentityConfig>,
     pub http: HttpConfig,
     pub log: LogConfig,
 }
@@ -86,9 +125,35 @@ pub enum DatabaseConfig {
     External { log: Box<PgConnectOptions>, keys: Option<Box<PgConnectOptions>> },
 }
 
+/// A secret that never prints.
+#[derive(Clone)]
+pub struct Redacted(String);
+
+impl Redacted {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Redacted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// An identity provider, by a key set that lies on disk.
+#[derive(Clone, Debug)]
+pub struct IdentityConfig {
+    pub jwks: PathBuf,
+    pub issuer: String,
+    pub audiences: Vec<String>,
+}
+
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
+    /// Requests in 15 minutes; none stands for the built-in rates, 0 for no limit.
+    pub rate_limit: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -119,6 +184,8 @@ pub enum ConfigError {
     KeysAlone,
     #[error("TIDEMARK_LOG is not a filter (try \"info\" or \"info,tidemark=debug\")")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("TIDEMARK_JWKS needs TIDEMARK_ISSUER and TIDEMARK_AUDIENCE (whose tokens are these?)")]
+    IdentityIncomplete,
     #[error("there is no home directory to keep data in (set TIDEMARK_DATA_DIR)")]
     NoDataDirectory,
 }
@@ -130,27 +197,36 @@ impl ConfigArgs {
     /// [`ConfigError`] names the variable at fault and what it should look like.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         EnvFilter::builder().parse(&self.log)?;
+        let data_dir = match self.data_dir {
+            Some(dir) => dir,
+            None => {
+                default_data_dir(&Home::of_this_process()).ok_or(ConfigError::NoDataDirectory)?
+            }
+        };
         let database = match (present(self.database_url), present(self.keys_url)) {
             (None, Some(_)) => return Err(ConfigError::KeysAlone),
-            (None, None) => {
-                let data_dir = match self.data_dir {
-                    Some(dir) => dir,
-                    None => default_data_dir(&Home::of_this_process())
-                        .ok_or(ConfigError::NoDataDirectory)?,
-                };
-                DatabaseConfig::Embedded(EmbeddedConfig {
-                    bin_dir: self.postgres_bin,
-                    ..EmbeddedConfig::in_directory(data_dir)
-                })
-            }
+            (None, None) => DatabaseConfig::Embedded(EmbeddedConfig {
+                bin_dir: self.postgres_bin,
+                ..EmbeddedConfig::in_directory(data_dir.clone())
+            }),
             (Some(log), keys) => DatabaseConfig::External {
                 log: parse_url("DATABASE_URL", &log)?,
                 keys: keys.map(|url| parse_url("TIDEMARK_KEYS_URL", &url)).transpose()?,
             },
         };
+        let identity = match (self.jwks, present(self.issuer)) {
+            (None, _) => None,
+            (Some(jwks), Some(issuer)) if !self.audience.is_empty() => {
+                Some(IdentityConfig { jwks, issuer, audiences: self.audience })
+            }
+            (Some(_), _) => return Err(ConfigError::IdentityIncomplete),
+        };
         Ok(Config {
+            data_dir,
             database,
-            http: HttpConfig { listen: self.listen },
+            master_key: present(self.master_key).map(Redacted),
+            identity,
+            http: HttpConfig { listen: self.listen, rate_limit: self.rate_limit },
             log: LogConfig { filter: self.log, format: self.log_format },
         })
     }
@@ -216,6 +292,11 @@ mod tests {
             database_url: None,
             keys_url: None,
             postgres_bin: None,
+            master_key: None,
+            jwks: None,
+            issuer: None,
+            audience: Vec::new(),
+            rate_limit: None,
             listen: ([127, 0, 0, 1], 8480).into(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,

@@ -2,6 +2,7 @@
 //!
 //! What may happen lives in the `aggregates` crate, what it means in `projections`; both are pure.
 
+pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod client;

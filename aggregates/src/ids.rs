@@ -46,10 +46,7 @@ pub struct StreamId {
 impl StreamId {
     /// The stream of `aggregate_type` with the given id.
     pub fn new(aggregate_type: &str, aggregate_id: impl fmt::Display) -> Self {
-        Self {
-            aggregate_type: aggregate_type.to_owned(),
-            aggregate_id: aggregate_id.to_string(),
-        }
+        Self { aggregate_type: aggregate_type.to_owned(), aggregate_id: aggregate_id.to_string() }
     }
 }
 

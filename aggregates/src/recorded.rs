@@ -27,7 +27,10 @@ pub struct Recorded {
 /// What an event says, as far as it can still be read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
-    Open { event: Box<AnyEvent>, metadata: Metadata },
+    Open {
+        event: Box<AnyEvent>,
+        metadata: Metadata,
+    },
     /// The key that sealed it was destroyed at the person's request. Folds skip the event.
     Shredded,
 }

@@ -4,6 +4,7 @@
 //! `ops/livez.rs` for the pattern. Resources are merged in [`router`].
 
 pub mod context;
+pub mod directory;
 pub mod envelope;
 pub mod error;
 pub mod extract;
@@ -14,6 +15,7 @@ pub mod rate;
 mod serve;
 pub mod state;
 pub mod time;
+pub mod v1;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -29,7 +31,7 @@ pub use self::state::AppState;
 
 /// The whole server as one service.
 pub fn router(state: AppState) -> Router {
-    assemble(OpenApiRouter::new(), state)
+    assemble(v1::routes(), state)
 }
 
 /// Puts the resources under the layers, beside the routes for operators. Those are exempt from

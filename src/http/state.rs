@@ -1,7 +1,7 @@
 //! What handlers share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aggregates::ids::UserId;
@@ -14,11 +14,16 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use super::rate::{self, Rate, RateClass, RateLimiter};
+use crate::app::App;
 use crate::auth::{Identity, Verifier};
 
 /// The parts of the system that HTTP needs. Cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
+    /// The rest of the system, once it is up; handlers take it by [`System`].
+    ///
+    /// [`System`]: super::extract::System
+    pub app: Arc<OnceLock<Arc<App>>>,
     pub verifier: Arc<Verifier>,
     pub users: Arc<dyn UserDirectory>,
     pub readiness: Arc<dyn Readiness>,
@@ -40,7 +45,8 @@ impl AppState {
     ) -> Self {
         let slots = Arc::new(Semaphore::new(limits.concurrent_requests));
         let rates = Arc::new(RateLimiter::new(limits.rates.clone()));
-        Self { verifier, users, readiness, metrics, limits: Arc::new(limits), slots, rates }
+        let app = Arc::new(OnceLock::new());
+        Self { app, verifier, users, readiness, metrics, limits: Arc::new(limits), slots, rates }
     }
 }
 

@@ -74,6 +74,26 @@ impl Databases {
         }
     }
 
+    /// As [`open`](Self::open), for tools: a private cluster that a server runs already is used as
+    /// it is, and left running.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_beside(config: &DatabaseConfig) -> Result<Self, OpenError> {
+        match (Self::open(config).await, config) {
+            (
+                Err(OpenError::Embedded(EmbeddedError::Locked { .. })),
+                DatabaseConfig::Embedded(embedded),
+            ) => {
+                let log = Cluster::beside(embedded, LOG_DATABASE)?;
+                let keys = Cluster::beside(embedded, KEYS_DATABASE)?;
+                connect::check(&log).await?;
+                Ok(Self { log, keys, cluster: None })
+            }
+            (opened, _) => opened,
+        }
+    }
+
     /// Whether the data lives in our own cluster.
     pub const fn is_embedded(&self) -> bool {
         self.cluster.is_some()

@@ -19,6 +19,7 @@ static THINGS: EntityContract = EntityContract {
     purpose: None,
     client_id_field: None,
     sync_order: 0,
+    plain: true,
     fields: &[
         Field::new("local", NUMBER, Policy::LocalWins(Nulls::Count)),
         Field::new("localUnlessNull", NUMBER, Policy::LocalWins(Nulls::Lose)),
@@ -87,9 +88,9 @@ fn apply(
 /// Both sides change one field; what remains of it and whose it is.
 fn meet(
     field: &str,
-    origin: Value,
-    stored: Value,
-    incoming: Value,
+    origin: &Value,
+    stored: &Value,
+    incoming: &Value,
     newer: bool,
 ) -> (Value, Winner) {
     let mut state = created(json!({ field: origin }));
@@ -154,7 +155,7 @@ fn every_policy_decides_as_declared() {
         ),
     ];
     for (field, origin, stored, incoming, newer, result, winner) in cases {
-        let met = meet(field, origin, stored, incoming, newer);
+        let met = meet(field, &origin, &stored, &incoming, newer);
         assert_eq!(met, (result, winner), "{field}, incoming newer: {newer}");
     }
 }
@@ -198,6 +199,32 @@ fn edits_of_one_installation_apply_in_edit_order_whatever_order_they_arrive_in()
     // Back to the value of the base is an edit like any other.
     apply(&mut state, &update(json!({"server": 1})), &seen, &ctx(1, 40));
     assert_eq!(state.fields["server"], json!(1));
+}
+
+#[test]
+fn an_edit_that_saw_a_later_one_counts_as_no_earlier() {
+    let mut state = created(json!({"latest": 1}));
+    let first = base(&state);
+    apply(&mut state, &update(json!({"latest": 2})), &first, &ctx(1, 20));
+    // The second phone saw that edit; its clock is slow. The third did not.
+    let seen = base(&state);
+    apply(&mut state, &update(json!({"latest": 3})), &seen, &ctx(2, 10));
+    let third = apply(&mut state, &update(json!({"latest": 4})), &first, &ctx(3, 15));
+    assert!(matches!(third, ChangeOutcome::Superseded(_)));
+    // The second phone's next edit is in order by its own clock.
+    apply(&mut state, &update(json!({"latest": 5})), &seen, &ctx(2, 12));
+    assert_eq!(state.fields["latest"], json!(5));
+}
+
+#[test]
+fn a_combined_value_is_not_taken_for_the_senders_own() {
+    let mut state = created(json!({"words": ["a"]}));
+    let seen = base(&state);
+    apply(&mut state, &update(json!({"words": ["a", "b"]})), &seen, &ctx(1, 10));
+    apply(&mut state, &update(json!({"words": ["a", "c"]})), &seen, &ctx(2, 20));
+    // The second phone has not pulled and knows nothing of "b".
+    apply(&mut state, &update(json!({"words": ["a", "c", "d"]})), &seen, &ctx(2, 30));
+    assert_eq!(state.fields["words"], json!(["a", "b", "c", "d"]));
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub static CONTRACT: EntityContract = EntityContract {
     purpose: Some(Purpose::Activity),
     client_id_field: Some("clientConsumptionId"),
     sync_order: 6,
+    plain: true,
     fields: &[
         Field::new(
             "clientConsumptionId",

@@ -23,7 +23,7 @@ pub enum AnyEntity {
 impl AnyEntity {
     /// The entity before anything happened to it.
     pub fn new(contract: &'static EntityContract) -> Self {
-        if contract.is_plain() {
+        if contract.plain {
             Self::Plain { contract, state: EntityState::default() }
         } else {
             Self::Session(Box::default())
@@ -36,7 +36,7 @@ impl AnyEntity {
     /// [`DecodeError`] where the JSON is not a state of this type.
     pub fn from_json(contract: &'static EntityContract, json: &str) -> Result<Self, DecodeError> {
         let error = |error| DecodeError::payload(contract.aggregate_type, &error);
-        Ok(if contract.is_plain() {
+        Ok(if contract.plain {
             let state = serde_json::from_str(json).map_err(error)?;
             Self::Plain { contract, state }
         } else {

@@ -61,7 +61,7 @@ pub enum Writable {
 
 /// What a field holds after a creation that does not mention it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Default {
+pub enum FieldDefault {
     Empty,
     Bool(bool),
     Text(&'static str),
@@ -79,7 +79,7 @@ pub struct Field {
     /// Whether an explicit null clears it.
     pub nullable: bool,
     pub writable: Writable,
-    pub default: Default,
+    pub default: FieldDefault,
     pub policy: Policy,
 }
 
@@ -93,7 +93,7 @@ impl Field {
             required_on_create: false,
             nullable: true,
             writable: Writable::Always,
-            default: Default::Empty,
+            default: FieldDefault::Empty,
             policy,
         }
     }
@@ -134,7 +134,7 @@ impl Field {
 
     /// With a value for creations that do not mention it.
     #[must_use]
-    pub const fn default(mut self, default: Default) -> Self {
+    pub const fn default(mut self, default: FieldDefault) -> Self {
         self.default = default;
         self
     }
@@ -155,9 +155,11 @@ pub struct EntityContract {
     pub client_id_field: Option<&'static str>,
     /// Parents come before children in a pull: a lower number first.
     pub sync_order: u8,
+    /// Whether its events are created, updated and deleted, in this order, and its state is the
+    /// field map alone. Other types bring their own aggregate.
+    pub plain: bool,
     pub fields: &'static [Field],
-    /// Its event types. Types without lifecycle events of their own have exactly created, updated
-    /// and deleted, in this order.
+    /// Its event types.
     pub events: &'static [EventType],
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::contract::{Default, EntityContract, Writable};
+use super::contract::{EntityContract, FieldDefault, Writable};
 use super::event::{Created, Deleted, EntityEvent, EntityFact, Updated};
 use super::fields::FieldError;
 use super::state::{Context, EntityState, Fields};
@@ -196,9 +196,9 @@ fn create(contract: &'static EntityContract, change: &EntityChange) -> Result<We
         }
         let given = change.fields.get(field.name).filter(|value| !value.is_null()).cloned();
         let value = given.or_else(|| match field.default {
-            Default::Empty => None,
-            Default::Bool(value) => Some(value.into()),
-            Default::Text(value) => Some(value.into()),
+            FieldDefault::Empty => None,
+            FieldDefault::Bool(value) => Some(value.into()),
+            FieldDefault::Text(value) => Some(value.into()),
         });
         if let Some(value) = value {
             fields.insert(field.name.to_owned(), super::value::settled(field, value));

@@ -107,7 +107,7 @@ impl EntityEvent {
 static TYPES: LazyLock<Vec<EventType>> = LazyLock::new(|| {
     CONTRACTS
         .into_iter()
-        .filter(|contract| contract.is_plain())
+        .filter(|contract| contract.plain)
         .flat_map(|contract| contract.events.iter().copied())
         .collect()
 });
@@ -126,13 +126,6 @@ pub const fn entity_event_types(
         EventType { name: updated, version: 1, aggregate, purpose, summary: on_updated },
         EventType { name: deleted, version: 1, aggregate, purpose, summary: on_deleted },
     ]
-}
-
-impl EntityContract {
-    /// Whether the type has no events but created, updated and deleted.
-    pub fn is_plain(&self) -> bool {
-        self.events.len() == 3
-    }
 }
 
 impl cqrs_es::DomainEvent for EntityEvent {
@@ -169,11 +162,10 @@ impl StoredEvent for EntityEvent {
     }
 
     fn decode(event_type: &str, payload: &str, _blob: &[u8]) -> Result<Self, DecodeError> {
-        let place =
-            CONTRACTS.into_iter().filter(|contract| contract.is_plain()).find_map(|contract| {
-                let index = contract.events.iter().position(|entry| entry.name == event_type)?;
-                Some((contract, index))
-            });
+        let place = CONTRACTS.into_iter().filter(|contract| contract.plain).find_map(|contract| {
+            let index = contract.events.iter().position(|entry| entry.name == event_type)?;
+            Some((contract, index))
+        });
         let (contract, fact) = match place {
             Some((contract, 0)) => {
                 (contract, from_payload(event_type, payload).map(EntityFact::Created)?)

@@ -26,7 +26,7 @@ mod tests;
 pub use aggregate::{Entity, EntityCommand, EntityKind};
 pub use any::AnyEntity;
 pub use contract::{
-    CONTRACTS, Default as FieldDefault, EntityContract, Field, Kind, Writable, find_contract,
+    CONTRACTS, EntityContract, Field, FieldDefault, Kind, Writable, find_contract,
     find_contract_of_stream,
 };
 pub use decide::{

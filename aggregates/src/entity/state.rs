@@ -93,6 +93,11 @@ impl EntityState {
         self.exists() && !self.deleted
     }
 
+    /// Whether somebody who read this `updatedAt`, in ms, has missed a change. One ms is rounding.
+    pub fn is_stale(&self, last_known_updated_at_ms: i64) -> bool {
+        last_known_updated_at_ms.abs_diff(self.updated_at_ms) > 1
+    }
+
     /// The text of a field, if it has one.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.fields.get(name).and_then(Value::as_str)

@@ -179,6 +179,7 @@ fn contracts_are_found_by_every_name_and_come_parents_first() {
     }
     assert_eq!(find_contract("Session").unwrap().aggregate_type, "session");
     assert!(find_contract("spaceships").is_none());
+    assert!(CONTRACTS.iter().filter(|contract| contract.plain).all(|c| c.events.len() == 3));
     assert!(CONTRACTS.is_sorted_by_key(|contract| contract.sync_order));
     for contract in CONTRACTS {
         assert_eq!(find_contract_of_stream(contract.aggregate_type), Some(contract));
@@ -254,6 +255,38 @@ fn a_consumption_goes_to_the_session_that_contains_it_and_started_last() {
     assert_eq!(dose_of(&state), None);
     state.create(&clean(full()), &Edit::default());
     assert_eq!(dose_of(&state).unwrap().at_ms, parse_instant("2026-03-01T20:00:00Z").unwrap());
+}
+
+#[test]
+fn sessions_follow_what_happens_to_a_consumption() {
+    use crate::consumption::session_effects;
+    use crate::session::SessionCommand::{
+        AttachConsumption, ConsumptionChanged, DetachConsumption,
+    };
+    let id = Uuid::from_u128(1);
+    let mut free = EntityState::default();
+    free.create(&clean(full()), &Edit::default());
+    let with = |state: &EntityState, set: Value| {
+        let mut state = state.clone();
+        state.change(&clean(set), None, &Edit::default());
+        state
+    };
+    let session = |n: u128| json!({"sessionId": Uuid::from_u128(n).to_string()});
+    let (first, second) = (with(&free, session(1)), with(&free, session(2)));
+    let effects = |before: &EntityState, after: &EntityState| session_effects(id, before, after);
+    assert_eq!(effects(&EntityState::default(), &free), vec![]);
+    assert!(matches!(effects(&free, &first)[..], [(_, AttachConsumption { .. })]));
+    assert!(matches!(
+        effects(&first, &second)[..],
+        [(_, DetachConsumption { .. }), (_, AttachConsumption { .. })]
+    ));
+    let noted = with(&first, json!({"notes": "x"}));
+    assert_eq!(effects(&first, &noted), vec![]);
+    let longer = with(&first, json!({"durationMs": 9000}));
+    assert!(matches!(effects(&first, &longer)[..], [(_, ConsumptionChanged { .. })]));
+    let mut deleted = first.clone();
+    deleted.delete(&Edit::default());
+    assert!(matches!(effects(&first, &deleted)[..], [(_, DetachConsumption { .. })]));
 }
 
 proptest! {

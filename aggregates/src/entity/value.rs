@@ -13,6 +13,9 @@ use super::time::{format_instant, parse_instant};
 /// Integers up to here are exact in every client.
 const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 
+/// A merge may keep an object four times in one event, whose payload is limited.
+const MAX_OBJECT_BYTES: usize = 64 * 1024;
+
 /// What is wrong with a value.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -55,6 +58,9 @@ pub(super) fn normalise_value(kind: &Kind, value: &Value) -> Result<Value, Probl
         },
         Kind::Object if !value.is_object() => problem("not_an_object", "must be an object"),
         Kind::Object if has_nul(value) => nul(),
+        Kind::Object if value.to_string().len() > MAX_OBJECT_BYTES => {
+            problem("too_long", format!("must have at most {MAX_OBJECT_BYTES} bytes as JSON"))
+        }
         Kind::Object => Ok(value.clone()),
         Kind::TextList { max_items, max_len } => list_or_delta(value, max_items, max_len),
     }

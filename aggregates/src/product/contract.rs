@@ -29,6 +29,7 @@ pub static CONTRACT: EntityContract = EntityContract {
     purpose: None,
     client_id_field: None,
     sync_order: 1,
+    plain: false,
     fields: &[
         Field::new("name", Kind::Text { min: 1, max: 200 }, LOCAL).required(),
         Field::new("type", Kind::Enum(TYPES), LOCAL)

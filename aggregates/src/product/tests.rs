@@ -35,7 +35,7 @@ fn a_product_is_defined_updated_and_withdrawn() {
     assert_eq!(product.state.fields["isPublic"], json!(true));
     assert_eq!(product.decide(defined.clone(), &Context::now(8)), Ok(vec![]));
     let renamed = ProductCommand::Update { fields: object(json!({"name": "Night blend"})) };
-    let product = after(vec![defined.clone(), renamed.clone(), ProductCommand::Withdraw]);
+    let product = after(vec![defined, renamed.clone(), ProductCommand::Withdraw]);
     assert_eq!(product.state.version, 3);
     assert!(product.state.deleted);
     assert_eq!(product.decide(renamed, &Context::now(9)), Err(ProductError::Withdrawn));

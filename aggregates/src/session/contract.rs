@@ -16,6 +16,7 @@ pub static CONTRACT: EntityContract = EntityContract {
     purpose: Some(Purpose::Activity),
     client_id_field: Some("clientSessionId"),
     sync_order: 5,
+    plain: false,
     fields: &[
         Field::new("clientSessionId", Kind::Text { min: 1, max: 100 }, Policy::LocalIfServerNull)
             .not_null()

@@ -23,10 +23,7 @@ impl Session {
         command: SessionCommand,
         ctx: &Context,
     ) -> Result<Vec<SessionEvent>, SessionError> {
-        if let SessionCommand::Start { fields } = command {
-            return self.start(fields, ctx);
-        }
-        if !self.entity.is_live() {
+        if !self.entity.is_live() && !matches!(command, SessionCommand::Start { .. }) {
             return Err(SessionError::NotFound);
         }
         let edit = ctx.edit();
@@ -89,22 +86,19 @@ impl Session {
         if fields.contains_key("status") {
             return Err(SessionError::StatusNotEditable);
         }
-        if last_known_updated_at_ms
-            .is_some_and(|known| known.abs_diff(self.entity.updated_at_ms) > 1)
-        {
+        if last_known_updated_at_ms.is_some_and(|known| self.entity.is_stale(known)) {
             return Err(SessionError::Stale);
         }
         self.one(&EntityChange::new(ChangeKind::Update, fields), ctx)
     }
 
-    /// The session may be ended again with nothing new to say; anything new is stored.
+    /// To end a session that has ended is nothing, except for what the person has to say about it.
     fn end(&self, mut fields: Fields, ctx: &Context) -> Result<Vec<SessionEvent>, SessionError> {
         match self.status() {
             Status::Cancelled => {
                 Err(SessionError::IllegalTransition { from: Status::Cancelled, command: "end" })
             }
-            Status::Completed => Ok(Vec::new()),
-            Status::Active | Status::Paused => {
+            Status::Completed | Status::Active | Status::Paused => {
                 fields.insert("status".to_owned(), Value::from(Status::Completed.as_str()));
                 self.one(&EntityChange::new(ChangeKind::Update, fields), ctx)
             }

@@ -92,10 +92,10 @@ impl Session {
                 self.entity.change(&data.set, data.resolution.as_ref(), &data.edit);
             }
             SessionEvent::Paused(data) => {
-                self.enter(Status::Paused, &data.set, data.resolution.as_ref(), &data.edit)
+                self.enter(Status::Paused, &data.set, data.resolution.as_ref(), &data.edit);
             }
             SessionEvent::Resumed(data) => {
-                self.enter(Status::Active, &data.set, data.resolution.as_ref(), &data.edit)
+                self.enter(Status::Active, &data.set, data.resolution.as_ref(), &data.edit);
             }
             SessionEvent::Ended(data) => {
                 self.enter(Status::Completed, &data.set, data.resolution.as_ref(), &data.edit);

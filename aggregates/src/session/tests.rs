@@ -157,6 +157,10 @@ fn the_end_stores_what_the_person_says_in_the_one_event() {
     assert_eq!(session.ended_at_ms, Some(START + 10 * MINUTE));
     assert_eq!(session.entity.fields["rating"], json!(4));
     assert_eq!(session.entity.fields["summary"]["highlights"][0], "quiet");
+    assert_eq!(session.decide(end(), &at(11)), Ok(vec![]));
+    let more = SessionCommand::End { fields: fields(json!({"rating": 5})) };
+    let events = session.decide(more, &at(12)).unwrap();
+    assert!(matches!(events[..], [SessionEvent::Updated(_)]));
 }
 
 #[test]
@@ -318,8 +322,8 @@ fn resuming_is_a_plain_update_and_loses_in_a_merge() {
     assert!(matches!(plain, ChangeOutcome::Accepted(SessionEvent::Resumed(_))));
 
     // Another phone paused again meanwhile; this one resumes what it saw paused before.
-    let mut session = paused.clone();
     let seen = base_of(&paused);
+    let mut session = paused;
     for status in ["ACTIVE", "PAUSED"] {
         let outcome = push(&session, json!({"status": status}), &Base::Current, &phone(2, 3));
         session.fold(outcome.event().unwrap());
@@ -334,7 +338,7 @@ fn resuming_is_a_plain_update_and_loses_in_a_merge() {
 fn the_first_accepted_terminal_status_stays_and_the_rest_of_the_edit_counts() {
     let open = after(vec![]);
     let seen = base_of(&open);
-    let mut session = open.clone();
+    let mut session = open;
     let outcome = push(&session, json!({"status": "CANCELLED"}), &seen, &phone(1, 5));
     session.fold(outcome.event().unwrap());
     let both = json!({"status": "COMPLETED", "rating": 5});
@@ -360,7 +364,7 @@ fn notes_merge_by_the_incoming_text_but_null_erases_only_what_it_saw() {
         fields: fields(json!({"notes": "old"})),
         last_known_updated_at_ms: None,
     };
-    let mut session = open.clone();
+    let mut session = open;
     session.fold(&session.decide(write, &at(1)).unwrap()[0]);
     let seen = base_of(&session);
     let mut met = session.clone();

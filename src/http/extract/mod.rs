@@ -6,6 +6,7 @@ mod device;
 mod json;
 mod params;
 mod pointer;
+mod system;
 mod timezone;
 
 pub use auth::{Authenticated, Caller};
@@ -13,6 +14,7 @@ pub use body::BodyLimit;
 pub use device::{DeviceId, OptionalDeviceId};
 pub use json::Json;
 pub use params::{Path, Query};
+pub use system::{Cause, System};
 pub use timezone::TimezoneOffset;
 
 pub use super::context::Correlation;

@@ -79,6 +79,18 @@ impl Cluster {
         self.launcher.connect_options(database)
     }
 
+    /// How to connect to a cluster that another process runs, as tools do beside a server.
+    ///
+    /// # Errors
+    /// Where the data directory cannot be entered.
+    pub fn beside(
+        config: &EmbeddedConfig,
+        database: &str,
+    ) -> Result<PgConnectOptions, EmbeddedError> {
+        let layout = Layout::prepare(&config.data_dir, &Account::choose())?;
+        Ok(connect_options(&layout, database))
+    }
+
     /// The canonical data directory.
     pub fn data_dir(&self) -> &Path {
         &self.launcher.layout.data_dir
@@ -107,6 +119,14 @@ impl Cluster {
             drop(supervisor.await);
         }
     }
+}
+
+fn connect_options(layout: &Layout, database: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(&layout.socket_dir)
+        .port(PORT)
+        .username(SUPERUSER)
+        .database(database)
 }
 
 impl Drop for Cluster {
@@ -172,11 +192,7 @@ struct Launcher {
 
 impl Launcher {
     fn connect_options(&self, database: &str) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .socket(&self.layout.socket_dir)
-            .port(PORT)
-            .username(SUPERUSER)
-            .database(database)
+        connect_options(&self.layout, database)
     }
 
     /// The postmaster that a killed server left behind, if it answers. One that does not is stopped.

@@ -1,0 +1,12 @@
+//! Version 1 of the API, one module a resource.
+
+pub mod users;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::state::AppState;
+
+/// All resources under `/api/v1`.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().nest("/api/v1", OpenApiRouter::new().merge(users::routes()))
+}
