@@ -6,7 +6,10 @@ use uuid::Uuid;
 use super::facts::{AliasKey, EntityKey, Need};
 use super::work::{Halt, Work};
 use crate::AnyEvent;
-use crate::consumption::{self, Candidate, dose_of, session_for};
+use crate::conflict::Base;
+use crate::consumption::{
+    self, Candidate, dose_of, session_deleted_effects, session_effects, session_for,
+};
 use crate::entity::time::parse_instant;
 use crate::entity::{
     AnyEntity, ChangeKind, ChangeOutcome, EntityChange, EntityEvent, EntityFact, Fields, Updated,
@@ -18,6 +21,9 @@ const TIMESTAMP: &str = "timestamp";
 
 /// The session a consumption says it belongs to.
 fn session_of(consumption: &AnyEntity) -> Option<EntityKey> {
+    if !is_consumption(consumption) {
+        return None;
+    }
     let id = Uuid::parse_str(consumption.state().text(SESSION)?).ok()?;
     Some(EntityKey::new(&session::CONTRACT, id))
 }
@@ -33,7 +39,13 @@ impl Work<'_> {
         match &after {
             AnyEntity::Session(session) if session.entity.deleted => self.orphan(session),
             consumption if is_consumption(consumption) => {
-                self.attend(key, session_of(before), &after)
+                let effects = session_effects(key.id, before.state(), after.state());
+                let sessions = effects.iter().map(|(id, _)| EntityKey::new(&session::CONTRACT, *id));
+                self.require_all(sessions)?;
+                for (id, command) in effects {
+                    self.tell(EntityKey::new(&session::CONTRACT, id), command)?;
+                }
+                Ok(())
             }
             AnyEntity::Session(_) | AnyEntity::Plain { .. } => Ok(()),
         }
@@ -93,11 +105,7 @@ impl Work<'_> {
         );
         keys.sort_unstable();
         keys.dedup();
-        self.require(
-            keys.iter()
-                .filter(|key| !self.desk.staged.contains_key(key))
-                .map(|key| Need::Entity(*key)),
-        )?;
+        self.require_all(keys.iter().copied())?;
         let mut candidates = Vec::new();
         for key in keys {
             if let AnyEntity::Session(session) = self.entity(key)?
@@ -107,26 +115,6 @@ impl Work<'_> {
             }
         }
         Ok(session_for(at_ms, candidates))
-    }
-
-    /// Keeps a consumption's session up to date with it.
-    fn attend(
-        &mut self,
-        key: EntityKey,
-        before: Option<EntityKey>,
-        consumption: &AnyEntity,
-    ) -> Result<(), Halt> {
-        let live = consumption.state().is_live();
-        let after = session_of(consumption).filter(|_| live);
-        self.require(before.into_iter().chain(after).map(Need::Entity))?;
-        if let Some(left) = before.filter(|left| Some(*left) != after) {
-            let detach = SessionCommand::DetachConsumption { consumption_id: key.id };
-            self.tell(left, detach)?;
-        }
-        if let (Some(joined), Some(dose)) = (after, dose_of(consumption.state())) {
-            self.tell(joined, SessionCommand::AttachConsumption { consumption_id: key.id, dose })?;
-        }
-        Ok(())
     }
 
     /// A command that follows from something else. A session that is not there, is deleted or is
@@ -143,17 +131,13 @@ impl Work<'_> {
 
     /// The consumptions of a deleted session live on by themselves.
     fn orphan(&mut self, session: &Session) -> Result<(), Halt> {
-        let keys: Vec<EntityKey> =
-            session.doses.keys().map(|id| EntityKey::new(&consumption::CONTRACT, *id)).collect();
-        self.require(
-            keys.iter()
-                .filter(|key| !self.desk.staged.contains_key(key))
-                .map(|key| Need::Entity(*key)),
-        )?;
-        for key in keys {
-            let consumption = self.entity(key)?;
-            if consumption.state().is_live() {
-                self.refer(key, SESSION, Value::Null)?;
+        let effects = session_deleted_effects(session);
+        let key = |id: Uuid| EntityKey::new(&consumption::CONTRACT, id);
+        self.require_all(effects.iter().map(|(id, _)| key(*id)))?;
+        for (id, change) in effects {
+            let outcome = self.entity(key(id))?.decide_change(&change, &Base::Current, &self.ctx);
+            if let Some(event) = outcome.ok().as_ref().and_then(ChangeOutcome::event) {
+                self.stage(key(id), [event.clone()])?;
             }
         }
         Ok(())
@@ -174,8 +158,7 @@ impl Work<'_> {
         parent: EntityKey,
         waiting: &[EntityKey],
     ) -> Result<(), Halt> {
-        let unstaged = waiting.iter().filter(|key| !self.desk.staged.contains_key(key));
-        self.require(unstaged.map(|key| Need::Entity(*key)))?;
+        self.require_all(waiting.iter().copied())?;
         for child in waiting {
             let entity = self.entity(*child)?;
             if !entity.state().is_live() {
@@ -189,8 +172,10 @@ impl Work<'_> {
                 }
             }
             let after = self.entity(*child)?;
-            if is_consumption(&after) && session_of(&after) == Some(parent) {
-                self.attend(*child, None, &after)?;
+            if let Some(dose) = dose_of(after.state()).filter(|_| session_of(&after) == Some(parent))
+            {
+                let attach = SessionCommand::AttachConsumption { consumption_id: child.id, dose };
+                self.tell(parent, attach)?;
             }
         }
         Ok(())

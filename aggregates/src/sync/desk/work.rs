@@ -67,6 +67,12 @@ impl<'a> Work<'a> {
         if missing.is_empty() { Ok(()) } else { Err(Halt::Needs(missing)) }
     }
 
+    /// Halts unless all these entities are known.
+    pub fn require_all(&self, keys: impl IntoIterator<Item = EntityKey>) -> Result<(), Halt> {
+        let unstaged = keys.into_iter().filter(|key| !self.desk.staged.contains_key(key));
+        self.require(unstaged.map(Need::Entity))
+    }
+
     /// The entity as this ask sees it. One that does not exist is in its initial state.
     pub fn entity(&self, key: EntityKey) -> Result<AnyEntity, Halt> {
         if let Some(staged) = self.done.entities.get(&key).or_else(|| self.desk.staged.get(&key)) {
