@@ -5,6 +5,7 @@
 
 pub mod load;
 pub mod subject;
+pub mod sync;
 pub mod users;
 
 use aggregates::{AnyEvent, Metadata};
