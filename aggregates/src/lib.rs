@@ -29,6 +29,7 @@ pub mod schema;
 pub mod segment;
 pub mod session;
 pub mod subject;
+pub mod sync;
 pub mod upcast;
 pub mod user;
 

@@ -3,6 +3,7 @@
 //! Answers go to stdout, everything else to stderr. An error is one line with a hint; its causes
 //! follow on the same line. Commands that report take `--json`.
 
+mod demo;
 pub mod dev;
 mod migrate;
 pub mod output;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve,
+    /// Show that it works: a month of three people, two phones, an import; then serve on
+    Demo(demo::Args),
     /// Bring the database schema up to date, and do nothing else
     Migrate,
     /// Look after the read models
@@ -57,6 +60,7 @@ pub async fn run() -> ExitCode {
 async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => serve::run(config).await,
+        Command::Demo(args) => demo::run(config, &args).await,
         Command::Migrate => migrate::run(config).await,
         Command::Projectors(action) => projectors::run(config, &action).await,
         Command::Token(args) => token::run(config, &args),
