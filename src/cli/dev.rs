@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -14,6 +15,34 @@ use serde_json::{Map, Value, json};
 
 const SCHEMAS: &str = "event-schemas";
 const LOCK: &str = "event-schemas/LOCK";
+
+/// Tools for working on Tidemark itself.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Action {
+    /// Write the files that are derived from code
+    Generate {
+        /// Write nothing, and fail if something is not up to date
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+/// Carries out `action` on the repository that the current directory is the root of.
+///
+/// # Errors
+/// As [`generate`], and outside of a repository's root.
+pub fn run(action: &Action, files: &[File]) -> Result<ExitCode> {
+    let Action::Generate { check } = action;
+    let root = std::env::current_dir().context("there is no current directory")?;
+    if !root.join(SCHEMAS).is_dir() {
+        bail!("there is no {SCHEMAS} here (change to the root of the repository)");
+    }
+    let mode = if *check { Mode::Check } else { Mode::Write };
+    for path in generate(&root, files, mode)? {
+        println!("{path}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// A file that is derived from code.
 #[derive(Clone, Debug, PartialEq, Eq)]
