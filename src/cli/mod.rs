@@ -1,3 +1,74 @@
-//! The command line.
+//! The command line: one file a command.
+//!
+//! Answers go to stdout, everything else to stderr. An error is one line with a hint; its causes
+//! follow on the same line. Commands that report take `--json`.
 
+mod demo;
+mod migrate;
 pub mod output;
+mod projectors;
+mod serve;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigArgs};
+use crate::telemetry;
+
+#[derive(Debug, Parser)]
+#[command(name = "tidemark", version, about, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve,
+    /// Show that it works: a month of three people, two phones, an import; then serve on
+    Demo(demo::Args),
+    /// Bring the database schema up to date, and do nothing else
+    Migrate,
+    /// Look after the read models
+    #[command(subcommand)]
+    Projectors(projectors::Action),
+    /// Issue a token of the development issuer
+    Token(token::Args),
+}
+
+/// Parses the arguments, runs the command, and reports its failure.
+pub async fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match cli.config.resolve() {
+        Ok(config) => config,
+        Err(error) => return failed(&error.into()),
+    };
+    telemetry::init(&config.log);
+    match dispatch(cli.command, &config).await {
+        Ok(code) => code,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve => serve::run(config).await,
+        Command::Demo(args) => demo::run(config, &args).await,
+        Command::Migrate => migrate::run(config).await,
+        Command::Projectors(action) => projectors::run(config, &action).await,
+        Command::Token(args) => token::run(config, &args),
+    }
+}
+
+/// One line: what was attempted, why it failed, and what to do.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let line = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    eprintln!("tidemark: {}", line.replace('\n', " "));
+    ExitCode::FAILURE
+}

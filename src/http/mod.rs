@@ -12,6 +12,7 @@ pub mod layer;
 mod openapi;
 mod ops;
 pub mod rate;
+pub mod readiness;
 mod serve;
 pub mod state;
 pub mod time;

@@ -1,0 +1,53 @@
+//! `tidemark token`.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::auth::Role;
+use crate::auth::dev::DevIssuer;
+use crate::config::Config;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Whom the token is for: any name; the first request with it creates the account
+    #[arg(long, value_name = "NAME")]
+    sub: String,
+
+    /// Roles beyond `user`: analyst, auditor, admin
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+
+    /// Validity in minutes, at most 30 days
+    #[arg(long, value_name = "MINUTES", default_value_t = 24 * 60)]
+    ttl: u64,
+
+    /// Print the token in a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints a token of the development issuer.
+pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
+    if config.identity.is_some() {
+        anyhow::bail!("tokens come from your identity provider here (TIDEMARK_JWKS is set)");
+    }
+    let mut roles = BTreeSet::from([Role::User]);
+    for name in &args.roles {
+        let role = Role::find(name).ok_or_else(|| {
+            anyhow::anyhow!("there is no role {name:?} (try analyst, auditor or admin)")
+        })?;
+        roles.insert(role);
+    }
+    if roles.len() > 1 {
+        tracing::warn!(subject = args.sub, ?roles, "a token with elevated roles was issued");
+    }
+    let issuer = DevIssuer::open(&config.data_dir)?;
+    let token = issuer.issue(&args.sub, &roles, Duration::from_secs(args.ttl * 60))?;
+    if args.json {
+        println!("{}", serde_json::json!({ "token": token }));
+    } else {
+        println!("{token}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
