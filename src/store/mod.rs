@@ -8,6 +8,7 @@
 //! | `append` | the call of the database function both lanes end in |
 //! | [`seal`] | sealing on the way in, opening on the way out |
 //! | [`read`] | pages of the log, of one person, of one stream |
+//! | [`installations`] | app installations, and what each says it holds |
 //! | [`streams`] | heads and folded states; receipts and reservations |
 //! | [`subscribe`] | catch up, then follow live |
 //! | [`subjects`] | which keys a person has |
@@ -18,6 +19,7 @@
 
 mod append;
 mod appender;
+pub mod installations;
 pub mod lane;
 pub mod member;
 pub mod read;

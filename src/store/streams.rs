@@ -73,6 +73,9 @@ pub(crate) const FEED: &str = "SELECT aggregate_type, aggregate_id, user_id, seq
      position, committed_ms, op, origin, state_version, state_sealed FROM streams \
      WHERE user_id = $1 AND aggregate_type = $2 AND position > $3 AND position <= $4 \
      ORDER BY position LIMIT $5";
+pub(crate) const RECENT: &str = "SELECT aggregate_type, aggregate_id, user_id, sequence, \
+     position, committed_ms, op, origin, state_version, state_sealed FROM streams \
+     WHERE user_id = $1 AND aggregate_type = $2 AND sequence > 0 ORDER BY position DESC LIMIT $3";
 pub(crate) const RECEIPTS: &str = "SELECT hmac, content_hmac, outcome, position, created_ms \
      FROM receipts WHERE user_id = $1 AND scope = $2 AND hmac = ANY ($3)";
 pub(crate) const HOLDERS: &str = "SELECT hmac, user_id, aggregate_type, aggregate_id \
@@ -127,6 +130,25 @@ impl Store {
             .bind(aggregate_type)
             .bind(after)
             .bind(upto)
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(StreamHead::from_row).collect::<Result<_, _>>().map_err(Into::into)
+    }
+
+    /// A person's streams of one type that changed last, latest first.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn recent(
+        &self,
+        user: UserId,
+        aggregate_type: &str,
+        limit: i64,
+    ) -> Result<Vec<StreamHead>, ReadError> {
+        let rows = sqlx::query(RECENT)
+            .bind(user.0)
+            .bind(aggregate_type)
             .bind(limit)
             .fetch_all(&self.pool)
             .await?;

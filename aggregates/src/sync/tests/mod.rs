@@ -1,0 +1,4 @@
+//! Sync invariants over an in-memory log.
+
+mod desk;
+mod world;
