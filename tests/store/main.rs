@@ -1,8 +1,11 @@
 //! The log and the projectors, on real Postgres.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
 mod erasure;
 mod log;
+mod projector;
 mod world;
