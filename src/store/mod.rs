@@ -33,6 +33,7 @@ mod wake;
 use aggregates::{Purpose, Recorded, StreamId, UserId, registry};
 use sqlx::PgPool;
 
+pub(crate) use append::HealthWrites;
 pub use member::{
     AppendError, Claim, Member, NewEvent, NewState, Op, Outcome, PrivacyGuard, Receipt,
     Reservation, StreamChange, SubjectChange, SubjectChangeKind,
@@ -55,6 +56,7 @@ pub struct Store {
     appender: appender::Appender,
     sealer: Sealer,
     waker: wake::Waker,
+    gate: lane::Gate,
     epoch: i16,
 }
 
@@ -88,7 +90,8 @@ impl Store {
         let subjects = Subjects::new(pool.clone());
         let sealer = Sealer { log_id: head.log_id, keyring, subjects };
         let appender = appender::Appender::start(appends, waker.clone());
-        Ok(Self { pool, appender, sealer, waker, epoch: head.epoch })
+        let gate = lane::Gate::new(&pool);
+        Ok(Self { pool, appender, sealer, waker, gate, epoch: head.epoch })
     }
 
     /// Appends one member in the fast lane and waits until it is durable or refused.

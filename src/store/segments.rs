@@ -165,8 +165,8 @@ impl<'a> Segments<'a> {
         let ids_version: i32 = row.try_get(3)?;
         let cols = self.open_column(segment_id, version, "cols", row.try_get(4)?)?;
         let ids = self.open_column(segment_id, ids_version, "ids", row.try_get(5)?)?;
-        let samples = segment::unpack(&cols, &ids).map_err(|_| damaged("does not unpack"))?;
-        Ok(LoadedSegment { segment_id, version, lo_ms, samples })
+        LoadedSegment::unpack(segment_id, version, lo_ms, &cols, &ids)
+            .map_err(|_| damaged("does not unpack"))
     }
 
     fn open_column(

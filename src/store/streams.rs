@@ -40,6 +40,8 @@ pub struct OpenHead {
 pub struct UserHead {
     /// Changing health batches so far: the watermark on the wire.
     pub health_seq: i64,
+    /// Health batches received so far, changing or not.
+    pub received_seq: i64,
     pub pos_health: i64,
     pub pos_session: i64,
     pub pos_other: i64,
@@ -80,8 +82,8 @@ pub(crate) const RECEIPTS: &str = "SELECT hmac, content_hmac, outcome, position,
      FROM receipts WHERE user_id = $1 AND scope = $2 AND hmac = ANY ($3)";
 pub(crate) const HOLDERS: &str = "SELECT hmac, user_id, aggregate_type, aggregate_id \
      FROM reservations WHERE scope = $1 AND hmac = ANY ($2)";
-pub(crate) const USER_HEAD: &str = "SELECT health_seq, pos_health, pos_session, pos_other \
-     FROM user_heads WHERE user_id = $1";
+pub(crate) const USER_HEAD: &str = "SELECT health_seq, received_seq, pos_health, pos_session, \
+     pos_other FROM user_heads WHERE user_id = $1";
 pub(crate) const COMMITTED_AT: &str = "SELECT committed_ms FROM events WHERE position = $1";
 
 impl StreamHead {
@@ -238,9 +240,10 @@ impl Store {
         let Some(row) = row else { return Ok(UserHead::default()) };
         Ok(UserHead {
             health_seq: row.try_get(0)?,
-            pos_health: row.try_get(1)?,
-            pos_session: row.try_get(2)?,
-            pos_other: row.try_get(3)?,
+            received_seq: row.try_get(1)?,
+            pos_health: row.try_get(2)?,
+            pos_session: row.try_get(3)?,
+            pos_other: row.try_get(4)?,
         })
     }
 
