@@ -22,12 +22,11 @@ pub mod progress;
 pub mod rebuild;
 pub mod run;
 pub mod source;
+pub mod store_source;
 pub mod worker;
 
 pub use checkpoint::Generation;
 pub use error::ProjectorError;
 pub use source::{LogReader, Page, SourceError, StateReader, Unreadable};
+pub use store_source::StoreSource;
 pub use worker::Worker;
-
-/// The read side's register, to be run once by a migration.
-pub const SCHEMA: &str = include_str!("schema.sql");

@@ -141,15 +141,22 @@ pub struct Run {
 }
 
 /// Dirty days as runs of neighbouring dates, each of which is one read of samples. Two days apart
-/// still count as neighbours: their ranges of instants overlap.
+/// still count as neighbours: their ranges of instants overlap. A run ends after a month, so that
+/// an import of years is never in memory at once.
 pub fn runs(keys: &BTreeSet<DayKey>) -> Vec<Run> {
     const REACH: Days = Days::new(2);
+    const LONGEST: Days = Days::new(31);
     let mut by_day: Vec<DayKey> = keys.iter().copied().collect();
     by_day.sort_unstable_by_key(|key| (key.day, key.metric));
+    let within = |from: NaiveDate, days: Days, day: NaiveDate| {
+        from.checked_add_days(days).is_some_and(|end| day <= end)
+    };
     let mut runs: Vec<Run> = Vec::new();
     for key in by_day {
         match runs.last_mut() {
-            Some(run) if run.last.checked_add_days(REACH).is_some_and(|end| key.day <= end) => {
+            Some(run)
+                if within(run.last, REACH, key.day) && within(run.first, LONGEST, key.day) =>
+            {
                 run.last = key.day;
                 run.keys.insert(key);
             }
@@ -297,4 +304,43 @@ async fn days_once(
 pub fn row_id(user: UserId, key: DayKey) -> Uuid {
     let name = format!("{}/{}/{}", HEALTH_ROLLUP.name, key.metric.code(), key.day);
     Uuid::new_v5(&user.0, name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(days: &[u64]) -> BTreeSet<DayKey> {
+        let first = NaiveDate::from_ymd_opt(2026, 1, 1).unwrap();
+        let metrics = [Metric::parse("steps").unwrap(), Metric::HEART_RATE];
+        days.iter()
+            .flat_map(|day| metrics.map(|metric| DayKey { metric, day: first + Days::new(*day) }))
+            .collect()
+    }
+
+    #[test]
+    fn runs_cover_every_dirty_day_once() {
+        let lengths = |days: &[u64]| -> Vec<usize> {
+            let runs = runs(&keys(days));
+            let all: BTreeSet<DayKey> = runs.iter().flat_map(|run| run.keys.clone()).collect();
+            assert_eq!(all, keys(days));
+            assert!(runs.iter().all(|run| {
+                run.keys.iter().all(|key| (run.first..=run.last).contains(&key.day))
+            }));
+            runs.iter().map(|run| run.keys.len() / 2).collect()
+        };
+        assert!(lengths(&[]).is_empty());
+        assert_eq!(lengths(&[0, 1, 3, 6, 7]), [3, 2]);
+        assert_eq!(lengths(&(0..70).collect::<Vec<_>>()), [32, 32, 6]);
+    }
+
+    #[test]
+    fn a_rows_id_depends_on_person_metric_and_day_alone() {
+        let all = keys(&[0, 1]);
+        let ids = |user| -> Vec<Uuid> {
+            all.iter().map(|key| row_id(UserId(Uuid::from_u128(user)), *key)).collect()
+        };
+        assert_eq!(ids(1), ids(1));
+        assert_eq!([ids(1), ids(2)].concat().into_iter().collect::<BTreeSet<_>>().len(), 8);
+    }
 }

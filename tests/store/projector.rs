@@ -16,7 +16,7 @@ use tidemark::projector::batch::{self, Advance, Writing};
 use tidemark::projector::rebuild::{rebuild, refold, retry, verify};
 use tidemark::projector::run::run;
 use tidemark::projector::{
-    Generation, LogReader, ProjectorError, SCHEMA, Worker, checkpoint, generation, progress,
+    Generation, LogReader, ProjectorError, Worker, checkpoint, generation, progress,
 };
 use tidemark::read_models::health_rollup::{DaysPage, DaysQuery, days};
 use tidemark::read_models::reader::{Attempt, Pinned};
@@ -37,7 +37,6 @@ struct Side {
 async fn side() -> Side {
     let database = empty_database().await;
     let pool = database.pool();
-    sqlx::raw_sql(SCHEMA).execute(&pool).await.unwrap();
     Side { pool, world: World::default(), _database: database }
 }
 
