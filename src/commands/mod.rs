@@ -6,6 +6,7 @@
 pub mod health;
 pub mod load;
 pub mod subject;
+pub mod sync;
 pub mod users;
 pub mod verify;
 

@@ -130,8 +130,10 @@ impl Echo {
         };
         let list: Vec<Value> = errors
             .iter()
-            .map(|error| json!({ "field": error.pointer, "code": error.code,
-                "message": error.message }))
+            .map(|error| {
+                json!({ "field": error.pointer, "code": error.code,
+                "message": error.message })
+            })
             .collect();
         self.failed("VALIDATION_ERROR", false, error, Some(json!({ "errors": list })))
     }

@@ -40,7 +40,8 @@ impl Work<'_> {
             AnyEntity::Session(session) if session.entity.deleted => self.orphan(session),
             consumption if is_consumption(consumption) => {
                 let effects = session_effects(key.id, before.state(), after.state());
-                let sessions = effects.iter().map(|(id, _)| EntityKey::new(&session::CONTRACT, *id));
+                let sessions =
+                    effects.iter().map(|(id, _)| EntityKey::new(&session::CONTRACT, *id));
                 self.require_all(sessions)?;
                 for (id, command) in effects {
                     self.tell(EntityKey::new(&session::CONTRACT, id), command)?;
@@ -172,7 +173,8 @@ impl Work<'_> {
                 }
             }
             let after = self.entity(*child)?;
-            if let Some(dose) = dose_of(after.state()).filter(|_| session_of(&after) == Some(parent))
+            if let Some(dose) =
+                dose_of(after.state()).filter(|_| session_of(&after) == Some(parent))
             {
                 let attach = SessionCommand::AttachConsumption { consumption_id: child.id, dose };
                 self.tell(parent, attach)?;

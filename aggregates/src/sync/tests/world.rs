@@ -104,9 +104,7 @@ impl World {
                 let keys = self.keys(&crate::session::CONTRACT);
                 Fact::RecentSessions(keys.into_iter().map(|key| key.id).collect())
             }
-            Need::Recovery => {
-                Fact::Recovery(i64::try_from(self.recovery().len()).expect("small"))
-            }
+            Need::Recovery => Fact::Recovery(i64::try_from(self.recovery().len()).expect("small")),
         }]
     }
 
