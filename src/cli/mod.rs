@@ -3,8 +3,10 @@
 //! Answers go to stdout, everything else to stderr. An error is one line with a hint; its causes
 //! follow on the same line. Commands that report take `--json`.
 
+mod demo;
 mod migrate;
 pub mod output;
+mod projectors;
 mod serve;
 mod token;
 
@@ -29,8 +31,13 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve,
+    /// Show that it works: a month of three people, two phones, an import; then serve on
+    Demo(demo::Args),
     /// Bring the database schema up to date, and do nothing else
     Migrate,
+    /// Look after the read models
+    #[command(subcommand)]
+    Projectors(projectors::Action),
     /// Issue a token of the development issuer
     Token(token::Args),
 }
@@ -52,7 +59,9 @@ pub async fn run() -> ExitCode {
 async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => serve::run(config).await,
+        Command::Demo(args) => demo::run(config, &args).await,
         Command::Migrate => migrate::run(config).await,
+        Command::Projectors(action) => projectors::run(config, &action).await,
         Command::Token(args) => token::run(config, &args),
     }
 }

@@ -21,6 +21,7 @@ pub mod generation;
 pub mod progress;
 pub mod rebuild;
 pub mod run;
+pub mod service;
 pub mod source;
 pub mod store_source;
 pub mod worker;

@@ -30,7 +30,8 @@ impl StoreSource {
     ) -> Result<Page, SourceError> {
         let full = i64::try_from(raw.len()).unwrap_or(i64::MAX) >= limit;
         let last = raw.last().map_or(after, |event| event.position);
-        let mut page = Page { through: if full { last } else { upto.max(last) }, ..Page::default() };
+        let mut page =
+            Page { through: if full { last } else { upto.max(last) }, ..Page::default() };
         for event in raw {
             let (position, user) = (event.position, event.user);
             let aggregate_type = event.stream.aggregate_type.clone();
@@ -84,9 +85,8 @@ impl LogReader for StoreSource {
         limit: i64,
     ) -> Result<Page, SourceError> {
         let filter = Filter { user: Some(user), ..Filter::default() };
-        let raw = read::raw_page(self.0.pool(), after, upto, limit, &filter)
-            .await
-            .map_err(database)?;
+        let raw =
+            read::raw_page(self.0.pool(), after, upto, limit, &filter).await.map_err(database)?;
         self.open_page(raw, limit, after, upto).await
     }
 

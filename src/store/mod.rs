@@ -181,6 +181,11 @@ impl Store {
         Ok(events)
     }
 
+    /// Changes after each append of this process, and soon after those of others. A hint.
+    pub fn hints(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.waker.subscribe()
+    }
+
     /// Seals and opens for this log.
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
