@@ -187,8 +187,11 @@ impl<R: FeedRow> Page<R> {
     }
 
     /// What a client that asked for this page as the first of a run acknowledges with it: all rows
-    /// before the first one it lacks.
-    pub fn acknowledges(&self) -> Ack {
+    /// before the first one it lacks. Who does not ask for all types tells nothing of the others.
+    pub fn acknowledges(&self) -> Option<Ack> {
+        if self.types.len() < CONTRACTS.len() {
+            return None;
+        }
         let lacking = self.types.iter().map(|contract| {
             match self.first.get(contract.entity_type) {
                 Some(Some(first)) => first - 1,
@@ -198,7 +201,8 @@ impl<R: FeedRow> Page<R> {
                 None => self.position(contract),
             }
         });
-        Ack { position: lacking.min().unwrap_or_default().min(self.head), head: self.head }
+        let position = lacking.min().unwrap_or_default().min(self.head);
+        Some(Ack { position, head: self.head })
     }
 
     /// The finished page.

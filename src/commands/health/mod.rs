@@ -3,7 +3,7 @@
 pub mod samples;
 pub mod upload;
 
-mod facts;
+pub(super) mod facts;
 
 pub use samples::{SampleRange, SamplesPage, page};
 pub use upload::{Upload, UploadError, Uploaded, upload};

@@ -149,8 +149,9 @@ async fn replay(
     if stored.content_hmac != receipt.content_hmac {
         return Err(UploadError::ContentDiffers);
     }
-    let applied = stored_event(store, &stored).await?;
+    // The key first: where it was destroyed, the event says nothing any more.
     let key = store.health_key(request.user).await?;
+    let applied = stored_event(store, &stored).await?;
     answered(request, applied, &key, true).map(Some).map_err(Into::into)
 }
 
@@ -190,7 +191,7 @@ async fn apply(
         seq: context.health_seq,
         changed: applied.facts.changed,
         segments: Segments::new(request.user, &key)
-            .seal(plan(&context.segments, &applied.rows()))?,
+            .seal(&plan(&context.segments, &applied.rows()))?,
         tombstones: tombstones(&applied, &key)?,
     };
     let answered = answered(request, applied, &key, false)?;

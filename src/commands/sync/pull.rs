@@ -173,8 +173,7 @@ async fn own_installation(
     let device = names.device(device_id);
     let installation = store.installation(user, &device, ids::new_id(), now_ms).await?;
     let first = request.cursor.as_ref().is_none_or(|cursor| cursor.paging.is_none());
-    if first {
-        let ack = page.acknowledges();
+    if let (true, Some(ack)) = (first, page.acknowledges()) {
         let said = Acknowledgement { head: ack.head, position: ack.position, acked_ms: now_ms };
         store.acknowledge(user, installation, said).await?;
     }

@@ -4,6 +4,7 @@ pub mod consumptions;
 mod entities;
 pub mod health;
 pub mod sessions;
+pub mod sync;
 pub mod users;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -16,6 +17,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(consumptions::routes())
         .merge(health::routes())
         .merge(sessions::routes())
+        .merge(sync::routes())
         .merge(users::routes());
     OpenApiRouter::new().nest("/api/v1", resources)
 }
