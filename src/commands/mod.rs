@@ -3,8 +3,11 @@
 //! Nothing here knows of HTTP. A command answers from what it decided, never by reading a
 //! projection of its own effect.
 
+pub mod consumptions;
+pub mod entities;
 pub mod health;
 pub mod load;
+pub mod sessions;
 pub mod subject;
 pub mod sync;
 pub mod users;

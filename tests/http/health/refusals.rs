@@ -56,10 +56,12 @@ async fn strangers_and_nameless_phones_are_refused() {
     let forged = world.request(reqwest::Method::POST, UPSERT).bearer_auth("a.b.c").json(&good);
     let answer = Answer::of(forged).await;
     assert_eq!(answer.code(), "UNAUTHORIZED", "a bad token must not read as bad data");
-    let nameless = ann.post(UPSERT).header("x-device-id", "not a uuid").json(&good);
-    // The header is there twice then; the first is the phone's own.
-    assert_eq!(Answer::of(nameless).await.status, 200);
-    assert_eq!(world.position().await, before + 1);
+    let nameless = || ann.nameless(reqwest::Method::POST, UPSERT).json(&good);
+    for request in [nameless(), nameless().header("x-device-id", "my phone")] {
+        let answer = Answer::of(request).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_ERROR"));
+    }
+    assert_eq!(world.position().await, before);
 }
 
 #[tokio::test]
@@ -105,4 +107,18 @@ async fn a_batch_too_large_for_one_event_is_to_be_sent_in_parts() {
     }
     assert_eq!(ann.stored().await.active(), 500);
     ann.verify().await;
+}
+
+#[tokio::test]
+async fn health_routes_count_as_sync_and_are_documented() {
+    let world = World::with(tidemark::http::state::Limits::default()).await;
+    let ann = world.person("ann").await;
+    let answer = ann.upload(&[heart_rate("r", MARCH, 61)], &[]).await;
+    assert_eq!(answer.header("x-ratelimit-limit"), "200");
+    let document = Answer::of(world.request(reqwest::Method::GET, "/openapi.json")).await.body;
+    assert!(document["paths"][UPSERT]["post"].is_object());
+    let cursor = &document["paths"]["/api/v1/health/samples/cursor"]["get"]["parameters"];
+    let names: BTreeSet<&str> =
+        cursor.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["cursor", "endTime", "limit", "metricCode", "startTime"].into());
 }
