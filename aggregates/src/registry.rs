@@ -1,5 +1,6 @@
 //! The one list of event types. Tests, the CLI, the documentation and the store all read it.
 
+use crate::access::AccessEvent;
 use crate::entity::{EntityEvent, SyncRecoveryEvent};
 use crate::health_batch::HealthBatchEvent;
 use crate::product::CatalogueProductEvent;
@@ -18,6 +19,7 @@ pub enum AnyEvent {
     SyncRecovery(Box<SyncRecoveryEvent>),
     CatalogueProduct(Box<CatalogueProductEvent>),
     HealthBatch(HealthBatchEvent),
+    Access(Box<AccessEvent>),
 }
 
 /// All event types there are, grouped by aggregate.
@@ -30,6 +32,7 @@ pub fn types() -> impl Iterator<Item = &'static EventType> {
         .chain(SyncRecoveryEvent::types())
         .chain(CatalogueProductEvent::types())
         .chain(HealthBatchEvent::types())
+        .chain(AccessEvent::types())
 }
 
 /// The registry entry with this name.
@@ -52,6 +55,7 @@ impl AnyEvent {
             "catalogue_product" => {
                 CatalogueProductEvent::decode(event_type, payload, blob).map(Into::into)
             }
+            "access" => AccessEvent::decode(event_type, payload, blob).map(Into::into),
             "health_batch" => HealthBatchEvent::decode(event_type, payload, blob).map(Into::into),
             _ => EntityEvent::decode(event_type, payload, blob).map(Into::into),
         }
@@ -67,6 +71,7 @@ impl AnyEvent {
             Self::SyncRecovery(event) => event.encode(),
             Self::CatalogueProduct(event) => event.encode(),
             Self::HealthBatch(event) => event.encode(),
+            Self::Access(event) => event.encode(),
         }
     }
 
@@ -80,6 +85,7 @@ impl AnyEvent {
             Self::SyncRecovery(event) => event.descriptor(),
             Self::CatalogueProduct(event) => event.descriptor(),
             Self::HealthBatch(event) => event.descriptor(),
+            Self::Access(event) => event.descriptor(),
         }
     }
 }
@@ -123,5 +129,11 @@ impl From<CatalogueProductEvent> for AnyEvent {
 impl From<HealthBatchEvent> for AnyEvent {
     fn from(event: HealthBatchEvent) -> Self {
         Self::HealthBatch(event)
+    }
+}
+
+impl From<AccessEvent> for AnyEvent {
+    fn from(event: AccessEvent) -> Self {
+        Self::Access(Box::new(event))
     }
 }
