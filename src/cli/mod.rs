@@ -3,10 +3,16 @@
 //! Answers go to stdout, everything else to stderr. An error is one line with a hint; its causes
 //! follow on the same line. Commands that report take `--json`.
 
+mod catalogue;
+mod log;
 mod migrate;
+mod operator;
 pub mod output;
+mod report;
 mod serve;
+mod status;
 mod token;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -33,6 +39,14 @@ enum Command {
     Migrate,
     /// Issue a token of the development issuer
     Token(token::Args),
+    /// How the system is: the log's head, projectors, key store, server
+    Status(status::Args),
+    /// Look into the log
+    Log(log::Args),
+    /// Check what is stored against what it follows from
+    Verify(verify::Args),
+    /// Read and change the public catalogue of products
+    Catalogue(catalogue::Args),
 }
 
 /// Parses the arguments, runs the command, and reports its failure.
@@ -54,12 +68,15 @@ async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode>
         Command::Serve => serve::run(config).await,
         Command::Migrate => migrate::run(config).await,
         Command::Token(args) => token::run(config, &args),
+        Command::Status(args) => status::run(config, &args).await,
+        Command::Log(args) => log::run(config, &args).await,
+        Command::Verify(args) => verify::run(config, &args).await,
+        Command::Catalogue(args) => catalogue::run(config, &args).await,
     }
 }
 
 /// One line: what was attempted, why it failed, and what to do.
 fn failed(error: &anyhow::Error) -> ExitCode {
-    let line = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    eprintln!("tidemark: {}", line.replace('\n', " "));
+    eprintln!("tidemark: {}", report::one_line(error));
     ExitCode::FAILURE
 }

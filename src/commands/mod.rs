@@ -3,9 +3,12 @@
 //! Nothing here knows of HTTP. A command answers from what it decided, never by reading a
 //! projection of its own effect.
 
+pub mod access;
+pub mod catalogue;
 pub mod load;
 pub mod subject;
 pub mod users;
+pub mod verify;
 
 use aggregates::{AnyEvent, Metadata};
 

@@ -3,6 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
+mod catalogue;
 mod erasure;
 mod log;
+mod verify;
 mod world;
