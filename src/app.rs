@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -12,6 +13,7 @@ use crate::keys::{
     CacheLimits, KeyError, Keyring, MasterKey, MasterKeyError, PostgresKeyStore, ServerKeyName,
 };
 use crate::postgres::{self, Databases, PoolSettings};
+use crate::projector::StoreSource;
 use crate::sealing::CursorKey;
 use crate::store::{self, Store};
 
@@ -92,10 +94,12 @@ impl App {
             &log_options,
             &PoolSettings::interactive("tidemark-append", APPEND_POOL),
         );
-        let read_pool = postgres::pool(
-            &databases.log,
-            &PoolSettings::background("tidemark-projector", POOL / 2),
-        );
+        // A swap holds its transaction while the new generation makes up the last positions.
+        let projecting = PoolSettings {
+            idle_in_transaction_timeout: Duration::from_secs(30),
+            ..PoolSettings::background("tidemark-projector", POOL / 2)
+        };
+        let read_pool = postgres::pool(&databases.log, &projecting);
         let keys_pool =
             postgres::pool(&databases.keys, &PoolSettings::interactive("tidemark-keys", KEYS_POOL));
         let master = MasterKey::obtain(
@@ -116,6 +120,11 @@ impl App {
             databases: tokio::sync::Mutex::new(Some(databases)),
             pools: vec![pool, appends, read_pool, keys_pool],
         }))
+    }
+
+    /// The log and its state as projectors read them.
+    pub fn source(&self) -> StoreSource {
+        StoreSource(self.store.clone())
     }
 
     /// Closes all connections, and stops the embedded Postgres if it is ours.

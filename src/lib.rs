@@ -16,6 +16,8 @@ pub mod import;
 pub mod keys;
 pub mod metrics;
 pub mod postgres;
+pub mod projector;
+pub mod read_models;
 pub mod sealing;
 pub mod server;
 pub mod store;

@@ -16,6 +16,7 @@ use crate::http::directory::Directory;
 use crate::http::rate::{Rate, RateClass, default_rates};
 use crate::http::readiness::SystemReadiness;
 use crate::http::state::{AppState, Limits};
+use crate::projector::service::Projectors;
 use crate::{http, metrics};
 
 /// Why the server cannot run.
@@ -42,6 +43,7 @@ pub struct Server {
     pub address: SocketAddr,
     listener: TcpListener,
     state: AppState,
+    projectors: Projectors,
 }
 
 impl Server {
@@ -78,7 +80,8 @@ impl Server {
             .await
             .map_err(|source| ServeError::Listen { address, source })?;
         let address = listener.local_addr()?;
-        Ok(Self { app, address, listener, state })
+        let projectors = Projectors::start(&app.read_pool, &app.source());
+        Ok(Self { app, address, listener, state, projectors })
     }
 
     /// Serves until `shutdown` completes, then lets running requests finish and closes everything.
@@ -91,6 +94,7 @@ impl Server {
         tracing::info!(address = %self.address, "listening");
         http::serve(self.listener, router, shutdown, timing).await?;
         tracing::info!("stopping");
+        self.projectors.stop().await;
         self.app.stop().await;
         Ok(())
     }

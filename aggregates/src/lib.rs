@@ -28,6 +28,7 @@ pub mod registry;
 pub mod segment;
 pub mod session;
 pub mod subject;
+pub mod sync;
 pub mod upcast;
 pub mod user;
 

@@ -17,9 +17,9 @@ pub enum AnyEvent {
     /// Any entity type with created, updated and deleted events.
     Entity(Box<EntityEvent>),
     SyncRecovery(Box<SyncRecoveryEvent>),
-    CatalogueProduct(Box<CatalogueProductEvent>),
     HealthBatch(HealthBatchEvent),
     Access(Box<AccessEvent>),
+    CatalogueProduct(Box<CatalogueProductEvent>),
 }
 
 /// All event types there are, grouped by aggregate.
@@ -30,9 +30,9 @@ pub fn types() -> impl Iterator<Item = &'static EventType> {
         .chain(SessionEvent::types())
         .chain(EntityEvent::types())
         .chain(SyncRecoveryEvent::types())
-        .chain(CatalogueProductEvent::types())
         .chain(HealthBatchEvent::types())
         .chain(AccessEvent::types())
+        .chain(CatalogueProductEvent::types())
 }
 
 /// The registry entry with this name.
@@ -52,11 +52,11 @@ impl AnyEvent {
             "user" => UserEvent::decode(event_type, payload, blob).map(Into::into),
             "session" => SessionEvent::decode(event_type, payload, blob).map(Into::into),
             "sync_recovery" => SyncRecoveryEvent::decode(event_type, payload, blob).map(Into::into),
+            "health_batch" => HealthBatchEvent::decode(event_type, payload, blob).map(Into::into),
             "catalogue_product" => {
                 CatalogueProductEvent::decode(event_type, payload, blob).map(Into::into)
             }
             "access" => AccessEvent::decode(event_type, payload, blob).map(Into::into),
-            "health_batch" => HealthBatchEvent::decode(event_type, payload, blob).map(Into::into),
             _ => EntityEvent::decode(event_type, payload, blob).map(Into::into),
         }
     }
@@ -69,9 +69,9 @@ impl AnyEvent {
             Self::Session(event) => event.encode(),
             Self::Entity(event) => event.encode(),
             Self::SyncRecovery(event) => event.encode(),
-            Self::CatalogueProduct(event) => event.encode(),
             Self::HealthBatch(event) => event.encode(),
             Self::Access(event) => event.encode(),
+            Self::CatalogueProduct(event) => event.encode(),
         }
     }
 
@@ -83,9 +83,9 @@ impl AnyEvent {
             Self::Session(event) => event.descriptor(),
             Self::Entity(event) => event.descriptor(),
             Self::SyncRecovery(event) => event.descriptor(),
-            Self::CatalogueProduct(event) => event.descriptor(),
             Self::HealthBatch(event) => event.descriptor(),
             Self::Access(event) => event.descriptor(),
+            Self::CatalogueProduct(event) => event.descriptor(),
         }
     }
 }
@@ -114,6 +114,12 @@ impl From<SyncRecoveryEvent> for AnyEvent {
     }
 }
 
+impl From<HealthBatchEvent> for AnyEvent {
+    fn from(event: HealthBatchEvent) -> Self {
+        Self::HealthBatch(event)
+    }
+}
+
 impl From<UserEvent> for AnyEvent {
     fn from(event: UserEvent) -> Self {
         Self::User(Box::new(event))
@@ -123,12 +129,6 @@ impl From<UserEvent> for AnyEvent {
 impl From<CatalogueProductEvent> for AnyEvent {
     fn from(event: CatalogueProductEvent) -> Self {
         Self::CatalogueProduct(Box::new(event))
-    }
-}
-
-impl From<HealthBatchEvent> for AnyEvent {
-    fn from(event: HealthBatchEvent) -> Self {
-        Self::HealthBatch(event)
     }
 }
 

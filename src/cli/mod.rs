@@ -4,10 +4,12 @@
 //! follow on the same line. Commands that report take `--json`.
 
 mod catalogue;
+mod demo;
 mod log;
 mod migrate;
 mod operator;
 pub mod output;
+mod projectors;
 mod report;
 mod serve;
 mod status;
@@ -35,8 +37,13 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve,
+    /// Show that it works: a month of three people, two phones, an import; then serve on
+    Demo(demo::Args),
     /// Bring the database schema up to date, and do nothing else
     Migrate,
+    /// Look after the read models
+    #[command(subcommand)]
+    Projectors(projectors::Action),
     /// Issue a token of the development issuer
     Token(token::Args),
     /// How the system is: the log's head, projectors, key store, server
@@ -66,7 +73,9 @@ pub async fn run() -> ExitCode {
 async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => serve::run(config).await,
+        Command::Demo(args) => demo::run(config, &args).await,
         Command::Migrate => migrate::run(config).await,
+        Command::Projectors(action) => projectors::run(config, &action).await,
         Command::Token(args) => token::run(config, &args),
         Command::Status(args) => status::run(config, &args).await,
         Command::Log(args) => log::run(config, &args).await,

@@ -1,5 +1,6 @@
 //! `tidemark serve`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::Config;
@@ -9,13 +10,20 @@ use crate::server::{Server, stop_signal};
 pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let server = Server::start(config).await?;
     let base = format!("http://{}", server.address);
-    println!("Tidemark is up.");
-    println!("  API      {base}/api/v1");
-    println!("  OpenAPI  {base}/openapi.json");
-    println!("  health   {base}/readyz   metrics   {base}/metrics");
-    if config.identity.is_none() {
-        println!("  a token  tidemark token --sub you");
-    }
+    // Whoever started us may have stopped listening; that is no reason not to serve.
+    let _ = announce(&base, config.identity.is_none());
     server.run(stop_signal()).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn announce(base: &str, development: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "Tidemark is up.")?;
+    writeln!(out, "  API      {base}/api/v1")?;
+    writeln!(out, "  OpenAPI  {base}/openapi.json")?;
+    writeln!(out, "  health   {base}/readyz   metrics   {base}/metrics")?;
+    if development {
+        writeln!(out, "  a token  tidemark token --sub you")?;
+    }
+    out.flush()
 }

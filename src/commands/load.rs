@@ -1,5 +1,6 @@
 //! Aggregates from the log: the stored state where it is of the current fold, else the events.
 
+use aggregates::entity::{AnyEntity, EntityContract};
 use aggregates::{AnyEvent, Content, Purpose, StreamId, UserId};
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
@@ -103,6 +104,42 @@ pub async fn fold_until<A: Stateful>(
         }
     }
     Ok(aggregate)
+}
+
+/// Version of the fold that makes the stored state of synced entities.
+pub const ENTITY_STATE_VERSION: i32 = aggregates::entity::STATE_VERSION;
+
+/// The synced entity behind a head that was read before.
+///
+/// # Errors
+/// As [`load`].
+pub async fn entity(
+    store: &Store,
+    contract: &'static EntityContract,
+    head: StreamHead,
+) -> Result<AnyEntity, ReadError> {
+    let purpose = contract.purpose.unwrap_or(Purpose::Activity);
+    let head = if head.state_version == ENTITY_STATE_VERSION {
+        let open = store.open_head(head, purpose).await?;
+        let json = open.state.as_deref().and_then(|json| std::str::from_utf8(json).ok());
+        match json.and_then(|json| AnyEntity::from_json(contract, json).ok()) {
+            Some(entity) => return Ok(entity),
+            None => open.head,
+        }
+    } else {
+        head
+    };
+    let mut entity = AnyEntity::new(contract);
+    let mut after = 0;
+    while after < head.sequence {
+        let page = store.stream(&head.stream, after, head.sequence, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.sequence;
+        for event in page.iter().filter_map(aggregates::Recorded::event) {
+            entity.apply(event);
+        }
+    }
+    Ok(entity)
 }
 
 /// Handles a command and returns its events; the aggregate holds the state after them.

@@ -5,8 +5,10 @@
 
 pub mod access;
 pub mod catalogue;
+pub mod health;
 pub mod load;
 pub mod subject;
+pub mod sync;
 pub mod users;
 pub mod verify;
 

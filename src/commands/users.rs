@@ -238,18 +238,26 @@ fn change_member(
 /// The rules for a person's health data and the guard that ties a decision to them.
 ///
 /// # Errors
-/// Where the rules cannot be read: callers store nothing then.
+/// Where the rules cannot be read or there is no active account: callers store nothing then.
 pub async fn health_rules(
     store: &Store,
     user: UserId,
-) -> Result<(aggregates::user::HealthPrivacy, PrivacyGuard), ReadError> {
+) -> Result<(aggregates::user::HealthPrivacy, PrivacyGuard), AccountError> {
     // The version first: rules that change in between are newer than the guard, which then fails.
     let subject = store.subjects().fresh(user).await?;
+    if subject.is_erased() {
+        return Err(AccountError::Erased);
+    }
     let guard = PrivacyGuard {
         user,
         purpose: Purpose::Health,
         version: subject.privacy_version(Purpose::Health),
     };
     let loaded = load::load::<User>(store, user, &StreamId::new("user", user)).await?;
-    Ok((loaded.aggregate.health, guard))
+    // An account that is not there would have the default rules, which allow everything.
+    match loaded.aggregate.status {
+        AccountStatus::Active => Ok((loaded.aggregate.health, guard)),
+        AccountStatus::Deleted => Err(AccountError::Erased),
+        AccountStatus::Unknown => Err(CommandError::NotFound.into()),
+    }
 }

@@ -3,3 +3,4 @@
 pub mod people;
 pub mod phone;
 mod random;
+pub mod story;

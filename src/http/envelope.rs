@@ -89,6 +89,12 @@ impl<T> Envelope<T> {
         self
     }
 
+    /// Names the request by the id its body carries, where clients match answers by that.
+    pub fn with_request_id(mut self, id: impl std::fmt::Display) -> Self {
+        self.metadata.request_id = Some(id.to_string());
+        self
+    }
+
     /// Says which page this is.
     pub fn with_pagination(mut self, pagination: Pagination) -> Self {
         self.pagination = Some(pagination);
@@ -99,8 +105,8 @@ impl<T> Envelope<T> {
 impl<T: Serialize> IntoResponse for Envelope<T> {
     fn into_response(mut self) -> Response {
         let id = context::request_id();
-        self.metadata =
-            Metadata { timestamp: time::now_iso(), request_id: id.clone(), correlation_id: id };
+        let request_id = self.metadata.request_id.take().or_else(|| id.clone());
+        self.metadata = Metadata { timestamp: time::now_iso(), request_id, correlation_id: id };
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
         (status, axum::Json(self)).into_response()
     }

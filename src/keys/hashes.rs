@@ -86,12 +86,17 @@ impl IdentityHashes {
 #[derive(Debug)]
 pub struct HealthHashes {
     sample_ids: HashKey,
+    tombstones: HashKey,
     fold: Secret,
 }
 
 impl HealthHashes {
     pub(super) fn derive(root: &Secret) -> Result<Self, KeyError> {
-        Ok(Self { sample_ids: HashKey::derive(root, "sample ids")?, fold: root.derive("folds")? })
+        Ok(Self {
+            sample_ids: HashKey::derive(root, "sample ids")?,
+            tombstones: HashKey::derive(root, "tombstones")?,
+            fold: root.derive("folds")?,
+        })
     }
 
     /// The id of a sample (UUID version 8): always the same for the same source, record and start
@@ -102,6 +107,17 @@ impl HealthHashes {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash[..16]);
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    /// Stands for the deletion of a record that is not stored: of the sample with this start (ms
+    /// since the Unix epoch), or of the whole record.
+    pub fn tombstone_hash(&self, source: &str, record: &str, start_ms: Option<i64>) -> Pseudonym {
+        let label = if start_ms.is_some() { "sample" } else { "record" };
+        let fields = Fields::labelled(label).text(source).text(record);
+        self.tombstones.hash(match start_ms {
+            Some(start_ms) => fields.integer(start_ms),
+            None => fields,
+        })
     }
 
     /// Four bytes that stand for a record id beside a sealed segment: equal ids have equal folds,
@@ -163,6 +179,15 @@ mod tests {
         let sample = health.sample_id("watch", "r-1", 1_700_000_000_123);
         assert_eq!(sample, uuid!("7de9ca19-b165-8bdb-9872-b5aa81742f7a"));
         assert_eq!(health.fold("r-1"), 0xd9b6_fc72);
+        let tombstones = [Some(1_700_000_000_123), None]
+            .map(|start| hex::encode(health.tombstone_hash("watch", "r-1", start)));
+        assert_eq!(
+            tombstones,
+            [
+                "a72af2cfeb6b533ad1cd6f4d08b5b2c28e293213ddea910f6b099c6960589184",
+                "41634b8289096284fe82be885cb0e84185b465add0cd50f347e9bb837b8d2396",
+            ]
+        );
     }
 
     #[test]

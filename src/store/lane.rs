@@ -5,10 +5,18 @@
 //! deciding happen under it but outside any transaction; the append is one call at the end, so no
 //! round trip to us ever happens while the head lock is held. The lock comes before every row
 //! lock, so it cannot be part of a deadlock with the fast lane.
+//!
+//! Who waits for a lane must not keep those who hold one from working: their reads need connections
+//! of the same pool. So the waiting happens in memory, one person at a time, before a connection is
+//! taken; the lock in the database orders processes; and lanes never take more than half the pool.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use aggregates::UserId;
-use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::Store;
 use super::append::{self, Class, HealthWrites, RawOutcome};
@@ -19,22 +27,68 @@ use super::read::ReadError;
 pub(crate) const LOCK: &str = "SELECT pg_advisory_lock($1)";
 pub(crate) const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
 
+/// How long a caller waits in memory; longer and the answer is "try again later".
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Mutexes in memory. Two people may share one by chance; then one waits a little longer.
+const QUEUES: usize = 256;
+
+/// Where callers wait for a lane. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Gate {
+    queues: Arc<[Arc<Mutex<()>>]>,
+    slots: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// For lanes on connections of this pool.
+    pub fn new(pool: &PgPool) -> Self {
+        let lanes = (pool.options().get_max_connections() / 2).max(1);
+        Self {
+            queues: (0..QUEUES).map(|_| Arc::default()).collect(),
+            slots: Arc::new(Semaphore::new(lanes as usize)),
+        }
+    }
+
+    async fn pass(&self, user: UserId) -> Result<Pass, sqlx::Error> {
+        let queue = key(user).cast_unsigned() % QUEUES as u64;
+        let queue = Arc::clone(&self.queues[queue as usize]);
+        let waiting = async {
+            let turn = queue.lock_owned().await;
+            let slot = Arc::clone(&self.slots).acquire_owned().await;
+            slot.map(|slot| Pass { _turn: turn, _slot: slot })
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(Ok(pass)) => Ok(pass),
+            Ok(Err(_)) => Err(sqlx::Error::PoolClosed),
+            Err(_) => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+}
+
+/// The right to take a connection for one person's lane.
+struct Pass {
+    _turn: OwnedMutexGuard<()>,
+    _slot: OwnedSemaphorePermit,
+}
+
 /// The lock on one person. Given back by [`release`](Self::release); a lane that is dropped
 /// without it closes its connection, which gives the lock back too.
 pub struct UserLane {
     store: Store,
     user: UserId,
     connection: Option<PoolConnection<Postgres>>,
+    _pass: Pass,
 }
 
 impl Store {
-    /// Waits for the lane of a person; the pool's lock timeout bounds the wait.
+    /// Waits for the lane of a person, for some seconds at most.
     ///
     /// # Errors
     /// Where the database does not answer or somebody holds the lane for too long.
     pub async fn lane(&self, user: UserId) -> Result<UserLane, ReadError> {
-        let connection = self.pool.acquire().await?;
-        let mut lane = UserLane { store: self.clone(), user, connection: Some(connection) };
+        let pass = self.gate.pass(user).await?;
+        let connection = Some(self.pool.acquire().await?);
+        let mut lane = UserLane { store: self.clone(), user, connection, _pass: pass };
         if let Some(connection) = &mut lane.connection {
             sqlx::query(LOCK).bind(key(user)).execute(&mut **connection).await?;
         }
@@ -42,7 +96,7 @@ impl Store {
     }
 }
 
-/// Two people may share a lock by chance; then one waits a little longer.
+/// Here too, two people may share a lock by chance.
 fn key(user: UserId) -> i64 {
     let (high, low) = user.0.as_u64_pair();
     (high ^ low).cast_signed()
@@ -93,11 +147,12 @@ impl UserLane {
 
     /// Gives the lane back.
     pub async fn release(mut self) {
-        if let Some(mut connection) = self.connection.take() {
-            let unlocked = sqlx::query(UNLOCK).bind(key(self.user)).execute(&mut *connection).await;
-            if unlocked.is_err() {
-                connection.close_on_drop();
-            }
+        // The connection stays with the lane until the lock is gone: should the caller be cancelled
+        // meanwhile, the lane is dropped and closes it, and no lock returns to the pool.
+        let Some(connection) = &mut self.connection else { return };
+        let unlocked = sqlx::query(UNLOCK).bind(key(self.user)).execute(&mut **connection).await;
+        if unlocked.is_ok() {
+            self.connection = None;
         }
     }
 }

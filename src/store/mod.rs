@@ -8,6 +8,7 @@
 //! | `append` | the call of the database function both lanes end in |
 //! | [`seal`] | sealing on the way in, opening on the way out |
 //! | [`read`] | pages of the log, of one person, of one stream |
+//! | [`installations`] | app installations, and what each says it holds |
 //! | [`streams`] | heads and folded states; receipts and reservations |
 //! | [`subscribe`] | catch up, then follow live |
 //! | [`subjects`] | which keys a person has |
@@ -18,6 +19,7 @@
 
 mod append;
 mod appender;
+pub mod installations;
 pub mod lane;
 pub mod member;
 pub mod read;
@@ -31,6 +33,7 @@ mod wake;
 use aggregates::{Purpose, Recorded, StreamId, UserId, registry};
 use sqlx::PgPool;
 
+pub(crate) use append::HealthWrites;
 pub use member::{
     AppendError, Claim, Member, NewEvent, NewState, Op, Outcome, PrivacyGuard, Receipt,
     Reservation, StreamChange, SubjectChange, SubjectChangeKind,
@@ -53,6 +56,7 @@ pub struct Store {
     appender: appender::Appender,
     sealer: Sealer,
     waker: wake::Waker,
+    gate: lane::Gate,
     epoch: i16,
 }
 
@@ -86,7 +90,8 @@ impl Store {
         let subjects = Subjects::new(pool.clone());
         let sealer = Sealer { log_id: head.log_id, keyring, subjects };
         let appender = appender::Appender::start(appends, waker.clone());
-        Ok(Self { pool, appender, sealer, waker, epoch: head.epoch })
+        let gate = lane::Gate::new(&pool);
+        Ok(Self { pool, appender, sealer, waker, gate, epoch: head.epoch })
     }
 
     /// Appends one member in the fast lane and waits until it is durable or refused.
@@ -174,6 +179,11 @@ impl Store {
             events.push(self.sealer.open(event).await?);
         }
         Ok(events)
+    }
+
+    /// Changes after each append of this process, and soon after those of others. A hint.
+    pub fn hints(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.waker.subscribe()
     }
 
     /// Seals and opens for this log.

@@ -43,6 +43,9 @@ pub(crate) const BEFORE: &str = "SELECT lo_ms, segment_id, version, ids_version,
      AND hi_ms >= $3 ORDER BY lo_ms DESC LIMIT $4";
 pub(crate) const FOLDS: &str =
     "SELECT lo_ms, folds FROM health_segments WHERE user_id = $1 AND lane = 0";
+pub(crate) const SPANS: &str = "SELECT lo_ms, hi_ms, n, folds FROM health_segments \
+     WHERE user_id = $1 AND lane = 0 ORDER BY lo_ms";
+pub(crate) const ALL_TOMBSTONES: &str = "SELECT hmac FROM health_tombstones WHERE user_id = $1";
 pub(crate) const TOMBSTONES: &str =
     "SELECT hmac FROM health_tombstones WHERE user_id = $1 AND hmac = ANY ($2)";
 
@@ -165,8 +168,8 @@ impl<'a> Segments<'a> {
         let ids_version: i32 = row.try_get(3)?;
         let cols = self.open_column(segment_id, version, "cols", row.try_get(4)?)?;
         let ids = self.open_column(segment_id, ids_version, "ids", row.try_get(5)?)?;
-        let samples = segment::unpack(&cols, &ids).map_err(|_| damaged("does not unpack"))?;
-        Ok(LoadedSegment { segment_id, version, lo_ms, samples })
+        LoadedSegment::unpack(segment_id, version, lo_ms, &cols, &ids)
+            .map_err(|_| damaged("does not unpack"))
     }
 
     fn open_column(
@@ -246,6 +249,48 @@ pub async fn tombstones(
         return Ok(BTreeSet::new());
     }
     let rows = sqlx::query(TOMBSTONES).bind(user.0).bind(hmacs).fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(Into::into)
+}
+
+/// What is in the clear beside one segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub lo_ms: i64,
+    /// Greatest start in it.
+    pub hi_ms: i64,
+    pub n: i32,
+    /// Four keyed bytes a record id.
+    pub folds: Vec<u8>,
+}
+
+/// The clear side of all segments of a person, in order.
+///
+/// # Errors
+/// Where the database does not answer.
+pub async fn spans(connection: &mut PgConnection, user: UserId) -> Result<Vec<Span>, ReadError> {
+    let rows = sqlx::query(SPANS).bind(user.0).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Span {
+                lo_ms: row.try_get(0)?,
+                hi_ms: row.try_get(1)?,
+                n: row.try_get(2)?,
+                folds: row.try_get(3)?,
+            })
+        })
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(Into::into)
+}
+
+/// The hashes of all tombstones of a person.
+///
+/// # Errors
+/// Where the database does not answer.
+pub async fn all_tombstones(
+    connection: &mut PgConnection,
+    user: UserId,
+) -> Result<BTreeSet<Vec<u8>>, ReadError> {
+    let rows = sqlx::query(ALL_TOMBSTONES).bind(user.0).fetch_all(connection).await?;
     rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(Into::into)
 }
 

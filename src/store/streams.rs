@@ -40,6 +40,8 @@ pub struct OpenHead {
 pub struct UserHead {
     /// Changing health batches so far: the watermark on the wire.
     pub health_seq: i64,
+    /// Health batches received so far, changing or not.
+    pub received_seq: i64,
     pub pos_health: i64,
     pub pos_session: i64,
     pub pos_other: i64,
@@ -73,12 +75,15 @@ pub(crate) const FEED: &str = "SELECT aggregate_type, aggregate_id, user_id, seq
      position, committed_ms, op, origin, state_version, state_sealed FROM streams \
      WHERE user_id = $1 AND aggregate_type = $2 AND position > $3 AND position <= $4 \
      ORDER BY position LIMIT $5";
+pub(crate) const RECENT: &str = "SELECT aggregate_type, aggregate_id, user_id, sequence, \
+     position, committed_ms, op, origin, state_version, state_sealed FROM streams \
+     WHERE user_id = $1 AND aggregate_type = $2 AND sequence > 0 ORDER BY position DESC LIMIT $3";
 pub(crate) const RECEIPTS: &str = "SELECT hmac, content_hmac, outcome, position, created_ms \
      FROM receipts WHERE user_id = $1 AND scope = $2 AND hmac = ANY ($3)";
 pub(crate) const HOLDERS: &str = "SELECT hmac, user_id, aggregate_type, aggregate_id \
      FROM reservations WHERE scope = $1 AND hmac = ANY ($2)";
-pub(crate) const USER_HEAD: &str = "SELECT health_seq, pos_health, pos_session, pos_other \
-     FROM user_heads WHERE user_id = $1";
+pub(crate) const USER_HEAD: &str = "SELECT health_seq, received_seq, pos_health, pos_session, \
+     pos_other FROM user_heads WHERE user_id = $1";
 pub(crate) const COMMITTED_AT: &str = "SELECT committed_ms FROM events WHERE position = $1";
 
 impl StreamHead {
@@ -127,6 +132,25 @@ impl Store {
             .bind(aggregate_type)
             .bind(after)
             .bind(upto)
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(StreamHead::from_row).collect::<Result<_, _>>().map_err(Into::into)
+    }
+
+    /// A person's streams of one type that changed last, latest first.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn recent(
+        &self,
+        user: UserId,
+        aggregate_type: &str,
+        limit: i64,
+    ) -> Result<Vec<StreamHead>, ReadError> {
+        let rows = sqlx::query(RECENT)
+            .bind(user.0)
+            .bind(aggregate_type)
             .bind(limit)
             .fetch_all(&self.pool)
             .await?;
@@ -216,9 +240,10 @@ impl Store {
         let Some(row) = row else { return Ok(UserHead::default()) };
         Ok(UserHead {
             health_seq: row.try_get(0)?,
-            pos_health: row.try_get(1)?,
-            pos_session: row.try_get(2)?,
-            pos_other: row.try_get(3)?,
+            received_seq: row.try_get(1)?,
+            pos_health: row.try_get(2)?,
+            pos_session: row.try_get(3)?,
+            pos_other: row.try_get(4)?,
         })
     }
 

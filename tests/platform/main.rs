@@ -2,7 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crash;
 mod databases;
 mod embedded;
+mod served;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,7 @@
 //! The log and the projectors, on real Postgres.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -7,5 +9,6 @@ mod access;
 mod catalogue;
 mod erasure;
 mod log;
+mod projector;
 mod verify;
 mod world;

@@ -12,6 +12,9 @@ use crate::registry::AnyEvent;
 use crate::session::Session;
 use crate::{DecodeError, UserId};
 
+/// Version of the folds that make stored states; raised whenever one changes its result.
+pub const STATE_VERSION: i32 = 1;
+
 /// The state of one synced entity of any type. Serialises as the state alone; the contract is
 /// known from the stream's type.
 #[derive(Clone, Debug, PartialEq)]

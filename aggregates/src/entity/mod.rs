@@ -24,7 +24,7 @@ pub mod wire;
 mod tests;
 
 pub use aggregate::{Entity, EntityCommand, EntityKind};
-pub use any::AnyEntity;
+pub use any::{AnyEntity, STATE_VERSION};
 pub use contract::{
     CONTRACTS, EntityContract, Field, FieldDefault, Kind, Writable, find_contract,
     find_contract_of_stream,

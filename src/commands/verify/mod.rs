@@ -1,11 +1,47 @@
-//! Checks of what is stored against what it should follow from.
+//! Is what is stored still what it follows from?
 //!
-//! Everything here only reads. A fault names a place and a kind, never content.
+//! [`log`] checks the log against itself; the others check rows, states and marks that commands
+//! read, and that are written together with the events they follow from, against the fold of
+//! those events. Everything here only reads. A finding holds ids, places and types, never what a
+//! person recorded.
 
 pub mod bookkeeping;
 pub mod log;
+pub mod samples;
+pub mod streams;
 
+pub use samples::verify_segments;
+pub use streams::verify_streams;
+
+use aggregates::{Recorded, UserId};
 use serde::Serialize;
+
+use crate::store::{Filter, ReadError, Store};
+
+/// Events of one page.
+const PAGE: i64 = 500;
+
+/// Calls `fold` with every event of a person and the given types up to `upto`, in order.
+async fn each_event(
+    store: &Store,
+    user: UserId,
+    aggregate_types: &[&str],
+    upto: i64,
+    mut fold: impl FnMut(Recorded),
+) -> Result<(), ReadError> {
+    let filter = Filter {
+        user: Some(user),
+        aggregate_types: aggregate_types.iter().map(|&name| name.to_owned()).collect(),
+        ..Filter::default()
+    };
+    let mut after = 0;
+    loop {
+        let page = store.page(after, upto, PAGE, &filter).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.position;
+        page.into_iter().for_each(&mut fold);
+    }
+}
 
 /// Something that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

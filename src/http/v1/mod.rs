@@ -1,5 +1,7 @@
 //! Version 1 of the API, one module a resource.
 
+pub mod health;
+pub mod sync;
 pub mod users;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -8,5 +10,7 @@ use super::state::AppState;
 
 /// All resources under `/api/v1`.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().nest("/api/v1", OpenApiRouter::new().merge(users::routes()))
+    let resources =
+        OpenApiRouter::new().merge(health::routes()).merge(sync::routes()).merge(users::routes());
+    OpenApiRouter::new().nest("/api/v1", resources)
 }

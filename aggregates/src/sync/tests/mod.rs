@@ -1,0 +1,6 @@
+//! Sync invariants over an in-memory log.
+
+mod desk;
+mod fleet;
+mod simulation;
+mod world;

@@ -1,0 +1,22 @@
+//! Changes of synced entities, and their way to other devices.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`settle`] | decides asks on a desk and writes what comes of them: the way in for everything |
+//! | [`push`] | a phone's changes |
+//! | [`pull`] | what has changed since a cursor |
+//! | [`explain`] | how an entity became what it is |
+//! | `facts` | what a desk needs to know, from the log |
+//! | `names` | keyed hashes that stand for client ids and devices |
+//!
+//! REST and push both go through [`settle::settle`], so a change has the same consequences whatever
+//! its source.
+
+pub mod explain;
+mod facts;
+mod names;
+pub mod pull;
+pub mod push;
+pub mod settle;
+
+pub use settle::{Applied, Settled, Wish, settle, settle_one};

@@ -1,0 +1,259 @@
+//! Generations: each lives in a schema of its own, and one of them is live.
+
+use sqlx::{Connection, Executor, PgConnection, Row};
+
+use super::ProjectorError;
+use super::checkpoint::{self, Generation};
+use crate::read_models::ReadModel;
+
+/// Shards of a new generation. More of them let more processes share the work of one projector.
+pub const SHARDS: i16 = 8;
+
+/// A generation as the register lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub projector: String,
+    pub generation: i32,
+    pub compute_version: i32,
+    pub state: String,
+    /// The position every shard has reached.
+    pub position: i64,
+    pub parked: i64,
+}
+
+const LIST: &str = "
+SELECT g.projector, g.generation, g.compute_version, g.state,
+       (SELECT coalesce(min(c.position), 0) FROM projector.checkpoints c
+        WHERE c.projector = g.projector AND c.generation = g.generation),
+       (SELECT count(*) FROM projector.parked p
+        WHERE p.projector = g.projector AND p.generation = g.generation)
+FROM projector.generations g ORDER BY g.projector, g.generation";
+
+/// All generations, for operators.
+///
+/// # Errors
+/// Database errors.
+pub async fn list(db: &mut PgConnection) -> Result<Vec<Listed>, ProjectorError> {
+    let rows = sqlx::query(LIST).fetch_all(db).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Listed {
+                projector: row.try_get(0)?,
+                generation: row.try_get(1)?,
+                compute_version: row.try_get(2)?,
+                state: row.try_get(3)?,
+                position: row.try_get(4)?,
+                parked: row.try_get(5)?,
+            })
+        })
+        .collect()
+}
+
+const LIVE: &str = "
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND state = 'live'";
+
+/// The live generation.
+///
+/// # Errors
+/// Database errors.
+pub async fn live(
+    db: &mut PgConnection,
+    model: ReadModel,
+) -> Result<Option<Generation>, ProjectorError> {
+    let row = sqlx::query(LIVE).bind(model.spec().name).fetch_optional(db).await?;
+    row.map(|row| {
+        Ok(Generation {
+            model,
+            number: row.try_get(0)?,
+            shards: row.try_get(1)?,
+            compute_version: row.try_get(2)?,
+        })
+    })
+    .transpose()
+}
+
+/// The live generation; the first one is created here, at position 0.
+///
+/// # Errors
+/// Database errors.
+pub async fn ensure_live(
+    db: &mut PgConnection,
+    model: ReadModel,
+) -> Result<Generation, ProjectorError> {
+    if let Some(generation) = live(db, model).await? {
+        return Ok(generation);
+    }
+    let mut tx = db.begin().await?;
+    register_lock(&mut tx).await?;
+    if let Some(generation) = live(&mut tx, model).await? {
+        return Ok(generation);
+    }
+    let generation = create(&mut tx, model, SHARDS).await?;
+    activate(&mut tx, &generation).await?;
+    tx.commit().await?;
+    Ok(generation)
+}
+
+/// One change of the register at a time: two processes that start together create one generation.
+async fn register_lock(db: &mut PgConnection) -> Result<(), ProjectorError> {
+    sqlx::query("LOCK TABLE projector.generations IN SHARE ROW EXCLUSIVE MODE").execute(db).await?;
+    Ok(())
+}
+
+const INSERT: &str = "
+INSERT INTO projector.generations (projector, generation, compute_version, shards, state)
+SELECT $1, coalesce(max(generation), 0) + 1, $2, $3, 'building'
+FROM projector.generations WHERE projector = $1
+RETURNING generation";
+
+const INSERT_CHECKPOINTS: &str = "
+INSERT INTO projector.checkpoints (projector, generation, shard)
+SELECT $1, $2, shard FROM generate_series(0, $3::int2 - 1) AS shard";
+
+/// A new, empty generation in state `building`.
+///
+/// # Errors
+/// Database errors.
+pub async fn create(
+    db: &mut PgConnection,
+    model: ReadModel,
+    shards: i16,
+) -> Result<Generation, ProjectorError> {
+    let spec = model.spec();
+    let mut tx = db.begin().await?;
+    let number: i32 = sqlx::query_scalar(INSERT)
+        .bind(spec.name)
+        .bind(spec.compute_version)
+        .bind(shards)
+        .fetch_one(&mut *tx)
+        .await?;
+    let compute_version = spec.compute_version;
+    let generation = Generation { model, number, shards, compute_version };
+    sqlx::query(INSERT_CHECKPOINTS)
+        .bind(spec.name)
+        .bind(number)
+        .bind(shards)
+        .execute(&mut *tx)
+        .await?;
+    let sql = format!("CREATE SCHEMA {}", generation.schema());
+    tx.execute(sqlx::raw_sql(&sql)).await?;
+    use_schema(&mut tx, &generation).await?;
+    tx.execute(sqlx::raw_sql(model.ddl())).await?;
+    tx.commit().await?;
+    Ok(generation)
+}
+
+/// Lets unqualified table names mean this generation's until the transaction ends.
+///
+/// # Errors
+/// Database errors.
+pub async fn use_schema(
+    db: &mut PgConnection,
+    generation: &Generation,
+) -> Result<(), ProjectorError> {
+    sqlx::query("SELECT set_config('search_path', $1, true)")
+        .bind(generation.schema())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+const RETIRE: &str = "
+UPDATE projector.generations SET state = 'retired', retired_at = now()
+WHERE projector = $1 AND state = 'live'";
+
+const FENCE_OFF: &str = "
+UPDATE projector.checkpoints c SET fence = fence + 1, owner = NULL, lease_until = NULL
+FROM projector.generations g
+WHERE g.projector = c.projector AND g.generation = c.generation
+  AND g.projector = $1 AND g.state = 'retired'";
+
+const ACTIVATE: &str = "
+UPDATE projector.generations SET state = 'live', activated_at = now()
+WHERE projector = $1 AND generation = $2";
+
+/// Retires the live generation, makes this one live and points the views at it. The caller's
+/// transaction makes it one step for everybody else.
+///
+/// # Errors
+/// Database errors.
+pub async fn activate(
+    db: &mut PgConnection,
+    generation: &Generation,
+) -> Result<(), ProjectorError> {
+    let spec = generation.model.spec();
+    sqlx::query(RETIRE).bind(spec.name).execute(&mut *db).await?;
+    sqlx::query(FENCE_OFF).bind(spec.name).execute(&mut *db).await?;
+    sqlx::query(ACTIVATE).bind(spec.name).bind(generation.number).execute(&mut *db).await?;
+    for table in spec.tables {
+        // Dropped and made anew, because a view cannot be replaced by one of other columns.
+        let schema = generation.schema();
+        let sql = format!(
+            "DROP VIEW IF EXISTS live.{table};
+             CREATE VIEW live.{table} AS SELECT * FROM {schema}.{table}"
+        );
+        db.execute(sqlx::raw_sql(&sql)).await?;
+    }
+    Ok(())
+}
+
+const CARRY_WATERMARKS: &str = "
+UPDATE projector.user_progress n SET health_seq = o.health_seq
+FROM projector.user_progress o
+WHERE n.projector = $1 AND n.generation = $2 AND o.projector = $1 AND o.generation = $3
+  AND o.user_id = n.user_id AND o.health_seq > n.health_seq";
+
+/// Swaps `next` in for `old` if no shard of it is behind; otherwise says no and changes nothing.
+/// Served watermarks never go back: a person whose uploads were erased keeps the number that
+/// phones have seen, although the new generation could no longer count them.
+///
+/// # Errors
+/// Database errors.
+pub async fn swap(
+    tx: &mut PgConnection,
+    old: &Generation,
+    next: &Generation,
+) -> Result<bool, ProjectorError> {
+    let stands = checkpoint::lock(tx, old, None).await?;
+    let reached = checkpoint::lock(tx, next, None).await?;
+    let needed = stands.iter().map(|(_, position)| *position).max().unwrap_or(0);
+    if reached.iter().any(|(_, position)| *position < needed) {
+        return Ok(false);
+    }
+    sqlx::query(CARRY_WATERMARKS)
+        .bind(next.model.spec().name)
+        .bind(next.number)
+        .bind(old.number)
+        .execute(&mut *tx)
+        .await?;
+    activate(tx, next).await?;
+    Ok(true)
+}
+
+/// Drops a generation that is not live, with its tables and its register entry.
+///
+/// # Errors
+/// Database errors.
+pub async fn remove(
+    db: &mut PgConnection,
+    generation: &Generation,
+) -> Result<bool, ProjectorError> {
+    const DELETE: &str = "
+        DELETE FROM projector.generations
+        WHERE projector = $1 AND generation = $2 AND state <> 'live'";
+    let mut tx = db.begin().await?;
+    let gone = sqlx::query(DELETE)
+        .bind(generation.model.spec().name)
+        .bind(generation.number)
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+    if gone == 0 {
+        return Ok(false);
+    }
+    let sql = format!("DROP SCHEMA {} CASCADE", generation.schema());
+    tx.execute(sqlx::raw_sql(&sql)).await?;
+    tx.commit().await?;
+    Ok(true)
+}

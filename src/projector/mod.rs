@@ -1,0 +1,33 @@
+//! The engine of all projectors: from the log to rows, exactly once.
+//!
+//! ```text
+//! log ──page──► route by person ──► compute from current state ──► one transaction:
+//!                                                                  checkpoints (compare-and-set)
+//!                                                                  rows, progress, parked people
+//! ```
+//!
+//! - **Who wins.** [`checkpoint`]: a lease decides who tries; the update of the checkpoint from
+//!   the position a worker started at, under the fence it was given, decides who wins.
+//! - **Failure.** [`batch`]: what fails for one person parks that person for that projector; all
+//!   others go on. Transient failures fail the step, which is simply taken again.
+//! - **Rebuild.** [`rebuild`]: a new [`generation`] is folded from the log alone, compared with the
+//!   live one and swapped in. Checking and repairing one person is the same fold.
+//! - **Waiting.** [`progress::wait_until`]: a reader waits for their own write.
+
+pub mod batch;
+pub mod checkpoint;
+mod error;
+pub mod generation;
+pub mod progress;
+pub mod rebuild;
+pub mod run;
+pub mod service;
+pub mod source;
+pub mod store_source;
+pub mod worker;
+
+pub use checkpoint::Generation;
+pub use error::ProjectorError;
+pub use source::{LogReader, Page, SourceError, StateReader, Unreadable};
+pub use store_source::StoreSource;
+pub use worker::Worker;

@@ -1,0 +1,162 @@
+//! The store as projectors read it.
+
+use aggregates::entity::find_contract_of_stream;
+use aggregates::segment::Sample;
+use aggregates::{Purpose, StreamId, UserId};
+use projections::entities::Entity;
+use projections::freshness::UserHead;
+use sqlx::Row;
+
+use super::source::{LogReader, Page, SourceError, StateReader, Unreadable};
+use crate::commands::load;
+use crate::keys::{KeyError, KeyStatus};
+use crate::store::segments::Segments;
+use crate::store::{Filter, RawEvent, ReadError, Store, read};
+
+pub(crate) const USERS: &str =
+    "SELECT user_id FROM user_heads WHERE user_id > $1 ORDER BY user_id LIMIT $2";
+
+/// Reads the log and the state beside it through the store.
+#[derive(Clone)]
+pub struct StoreSource(pub Store);
+
+impl StoreSource {
+    async fn open_page(
+        &self,
+        raw: Vec<RawEvent>,
+        limit: i64,
+        after: i64,
+        upto: i64,
+    ) -> Result<Page, SourceError> {
+        let full = i64::try_from(raw.len()).unwrap_or(i64::MAX) >= limit;
+        let last = raw.last().map_or(after, |event| event.position);
+        let mut page =
+            Page { through: if full { last } else { upto.max(last) }, ..Page::default() };
+        for event in raw {
+            let (position, user) = (event.position, event.user);
+            let aggregate_type = event.stream.aggregate_type.clone();
+            match self.0.sealer().open(event).await {
+                Ok(opened) => page.events.push(opened),
+                Err(error) => {
+                    let class = unreadable(error)?;
+                    page.unreadable.push(Unreadable { position, user, aggregate_type, class });
+                }
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// What cannot be read of one person's data, now or later; everything else is worth another try.
+fn unreadable(error: ReadError) -> Result<&'static str, SourceError> {
+    match error {
+        ReadError::Corrupt { .. } => Ok("corrupt"),
+        ReadError::Key(KeyError::Missing { .. }) => Ok("key_missing"),
+        ReadError::Key(KeyError::Corrupt { .. }) => Ok("key_corrupt"),
+        other => Err(SourceError::Unavailable(Box::new(other))),
+    }
+}
+
+fn source_error(error: ReadError) -> SourceError {
+    match unreadable(error) {
+        Ok(class) => SourceError::Unreadable { class },
+        Err(error) => error,
+    }
+}
+
+fn database(error: sqlx::Error) -> SourceError {
+    SourceError::Unavailable(Box::new(error))
+}
+
+impl LogReader for StoreSource {
+    async fn page(&self, after: i64, limit: i64) -> Result<Page, SourceError> {
+        let head = self.head().await?;
+        let raw = read::raw_page(self.0.pool(), after, head, limit, &Filter::default())
+            .await
+            .map_err(database)?;
+        self.open_page(raw, limit, after, head).await
+    }
+
+    async fn user_page(
+        &self,
+        user: UserId,
+        after: i64,
+        upto: i64,
+        limit: i64,
+    ) -> Result<Page, SourceError> {
+        let filter = Filter { user: Some(user), ..Filter::default() };
+        let raw =
+            read::raw_page(self.0.pool(), after, upto, limit, &filter).await.map_err(database)?;
+        self.open_page(raw, limit, after, upto).await
+    }
+
+    async fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<UserId>, SourceError> {
+        let after = after.map_or_else(uuid::Uuid::nil, |user| user.0);
+        let rows = sqlx::query(USERS)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(self.0.pool())
+            .await
+            .map_err(database)?;
+        rows.iter()
+            .map(|row| row.try_get(0).map(UserId))
+            .collect::<Result<_, _>>()
+            .map_err(database)
+    }
+
+    async fn head(&self) -> Result<i64, SourceError> {
+        Ok(self.0.head().await.map_err(source_error)?.position)
+    }
+}
+
+impl StateReader for StoreSource {
+    async fn samples(
+        &self,
+        user: UserId,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<Sample>, SourceError> {
+        let subject = self.0.subjects().of(user).await.map_err(source_error)?;
+        let gone = |key: crate::keys::SubjectKeyRef| key.status == KeyStatus::Destroyed;
+        if subject.key(Purpose::Health).is_none_or(gone) {
+            return Ok(Vec::new());
+        }
+        let key = match self.0.health_key(user).await {
+            Ok(key) => key,
+            Err(ReadError::Key(KeyError::Shredded { .. })) => return Ok(Vec::new()),
+            Err(error) => return Err(source_error(error)),
+        };
+        let mut connection = self.0.pool().acquire().await.map_err(database)?;
+        let segments = Segments::new(user, &key)
+            .newest(&mut connection, from_ms, to_ms - 1, i64::MAX)
+            .await
+            .map_err(source_error)?;
+        let samples = segments.into_iter().flat_map(|segment| segment.samples);
+        let wanted = |sample: &Sample| (from_ms..to_ms).contains(&sample.key.start_ms);
+        Ok(samples.filter(wanted).collect())
+    }
+
+    async fn entity(&self, stream: &StreamId) -> Result<Option<Entity>, SourceError> {
+        let Some(contract) = find_contract_of_stream(&stream.aggregate_type) else {
+            return Ok(None);
+        };
+        let heads = self.0.heads(std::slice::from_ref(stream)).await.map_err(source_error)?;
+        let Some(head) = heads.into_iter().next() else { return Ok(None) };
+        let (user, position) = (head.user, head.position);
+        match load::entity(&self.0, contract, head).await {
+            Ok(state) => Ok(Some(Entity { user, stream: stream.clone(), position, state })),
+            Err(ReadError::Key(KeyError::Shredded { .. })) => Ok(None),
+            Err(error) => Err(source_error(error)),
+        }
+    }
+
+    async fn user_head(&self, user: UserId) -> Result<UserHead, SourceError> {
+        let head = self.0.user_head(user).await.map_err(source_error)?;
+        Ok(UserHead {
+            health_seq: head.health_seq,
+            pos_health: head.pos_health,
+            pos_session: head.pos_session,
+            pos_other: head.pos_other,
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! The API over real HTTP on real Postgres.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod health;
+mod world;

@@ -1,0 +1,163 @@
+//! A server with a log of its own, and people who call it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use aggregates::{Metadata, UserId};
+use futures_util::future::BoxFuture;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::{Map, Value};
+use tidemark::app::App;
+use tidemark::auth::Verifier;
+use tidemark::auth::dev::{self, DevIssuer};
+use tidemark::config::{Config, DatabaseConfig, HttpConfig, LogConfig, LogFormat};
+use tidemark::http::directory::Directory;
+use tidemark::http::state::{AppState, Check, Limits, Readiness};
+use tidemark::http::{Timing, router, serve};
+use tidemark::{ids, metrics};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::support::{self, TestDatabase};
+
+/// A running server.
+pub struct World {
+    pub app: Arc<App>,
+    pub database: TestDatabase,
+    client: Client,
+    base: String,
+    issuer: DevIssuer,
+    server: JoinHandle<()>,
+    _directory: support::DataDir,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let database = support::database().await;
+        let directory = support::DataDir::new();
+        let data_dir = directory.path();
+        std::fs::create_dir_all(&data_dir).unwrap();
+        let config = Config {
+            data_dir: data_dir.clone(),
+            database: DatabaseConfig::External {
+                log: Box::new(database.log.clone()),
+                keys: Some(Box::new(database.keys.clone())),
+            },
+            master_key: None,
+            identity: None,
+            http: HttpConfig { listen: ([127, 0, 0, 1], 0).into(), rate_limit: None },
+            log: LogConfig { filter: "off".to_owned(), format: LogFormat::Text },
+        };
+        let app = App::start(&config).await.unwrap();
+        let issuer = DevIssuer::open(&data_dir).unwrap();
+        let slot = Arc::new(OnceLock::from(Arc::clone(&app)));
+        let mut state = AppState::new(
+            Arc::new(Verifier::new(vec![issuer.trusted()])),
+            Arc::new(Directory(Arc::clone(&slot))),
+            Arc::new(Ready),
+            metrics::install().unwrap(),
+            // Tests ask more often than a phone.
+            Limits { rates: BTreeMap::new(), ..Limits::default() },
+        );
+        state.app = slot;
+        let timing = Timing::from(&*state.limits);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            serve(listener, router(state), pending(), timing).await.unwrap();
+        });
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { app, database, client, base, issuer, server, _directory: directory }
+    }
+
+    /// A person with an account, and their phone.
+    pub async fn person(&self, name: &str) -> Person<'_> {
+        let token = self.issuer.issue(name, &BTreeSet::new(), Duration::from_secs(3600)).unwrap();
+        let metadata = Metadata::owner(ids::new_id());
+        let accounts = &self.app.accounts;
+        let user = accounts.resolve(dev::ISSUER, name, &Map::new(), &metadata).await.unwrap();
+        Person { world: self, user, token, device: ids::new_id() }
+    }
+
+    /// The last position of the log.
+    pub async fn position(&self) -> i64 {
+        self.app.store.head().await.unwrap().position
+    }
+
+    /// A request to this server, without a caller.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+struct Ready;
+
+impl Readiness for Ready {
+    fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+/// A caller.
+pub struct Person<'a> {
+    pub world: &'a World,
+    pub user: UserId,
+    token: String,
+    device: Uuid,
+}
+
+impl Person<'_> {
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.request(reqwest::Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.request(reqwest::Method::POST, path)
+    }
+
+    pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        self.world
+            .request(method, path)
+            .bearer_auth(&self.token)
+            .header("x-device-id", self.device.to_string())
+    }
+}
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub async fn of(request: RequestBuilder) -> Self {
+        Self::read(request.send().await.unwrap()).await
+    }
+
+    pub async fn read(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default();
+        Self { status, headers, body }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The error's code, after a look at its shape.
+    pub fn code(&self) -> &str {
+        assert_eq!(self.body["success"], false, "{}", self.body);
+        self.body["error"]["code"].as_str().unwrap()
+    }
+}
