@@ -187,15 +187,15 @@ impl<'a> Segments<'a> {
     ///
     /// # Errors
     /// [`ReadError`] where sealing fails.
-    pub(crate) fn seal(&self, writes: Vec<SegmentWrite>) -> Result<Vec<SealedSegment>, ReadError> {
+    pub(crate) fn seal(&self, writes: &[SegmentWrite]) -> Result<Vec<SealedSegment>, ReadError> {
         let hashes = self.hashes()?;
-        writes.into_iter().map(|write| self.seal_one(hashes, write)).collect()
+        writes.iter().map(|write| self.seal_one(hashes, write)).collect()
     }
 
     fn seal_one(
         &self,
         hashes: &HealthHashes,
-        write: SegmentWrite,
+        write: &SegmentWrite,
     ) -> Result<SealedSegment, ReadError> {
         let (segment_id, old_version) = write.segment.unwrap_or_else(|| (ids::new_id(), 0));
         let version = if write.change == Change::Move { old_version } else { old_version + 1 };

@@ -1,5 +1,7 @@
 //! The API over real HTTP on real Postgres.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -125,10 +125,12 @@ impl Person<'_> {
     }
 
     pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
-        self.world
-            .request(method, path)
-            .bearer_auth(&self.token)
-            .header("x-device-id", self.device.to_string())
+        self.nameless(method, path).header("x-device-id", self.device.to_string())
+    }
+
+    /// A request that does not say which phone it comes from.
+    pub fn nameless(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        self.world.request(method, path).bearer_auth(&self.token)
     }
 }
 

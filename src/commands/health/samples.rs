@@ -4,6 +4,7 @@
 //! rows to segments that begin earlier, so pages taken while uploads go on hold every row that was
 //! there throughout exactly once.
 
+use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
 use aggregates::UserId;
@@ -104,7 +105,7 @@ impl Collected<'_> {
                     self.range.after.is_none_or(|after| (sample.key.start_ms, *id) < after)
                 })
                 .collect();
-            rows.sort_by(|a, b| b.0.cmp(&a.0));
+            rows.sort_by_key(|row| Reverse(row.0));
             self.samples.extend(rows.into_iter().map(|(id, sample)| (id, sample.clone())));
             if self.samples.len() > self.range.limit {
                 return ControlFlow::Break(());

@@ -191,7 +191,7 @@ async fn apply(
         seq: context.health_seq,
         changed: applied.facts.changed,
         segments: Segments::new(request.user, &key)
-            .seal(plan(&context.segments, &applied.rows()))?,
+            .seal(&plan(&context.segments, &applied.rows()))?,
         tombstones: tombstones(&applied, &key)?,
     };
     let answered = answered(request, applied, &key, false)?;

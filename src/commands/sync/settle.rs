@@ -113,16 +113,13 @@ pub async fn settle(
     for attempt in 0..ATTEMPTS {
         let open: Vec<usize> =
             (0..wishes.len()).filter(|item| !settled.contains_key(item)).collect();
-        if open.is_empty() && !wishes.is_empty() {
+        if open.is_empty() {
             break;
         }
         if attempt > 0 {
             tokio::time::sleep(jitter(attempt)).await;
         }
         request.attempt(&wishes, &open, &mut settled).await?;
-        if wishes.is_empty() {
-            break;
-        }
     }
     Ok((0..wishes.len()).map(|item| settled.remove(&item).unwrap_or(Settled::Busy)).collect())
 }

@@ -112,7 +112,7 @@ async fn compare_rows(
 ) -> Result<(), ReadError> {
     let hashes = key.health_hashes()?;
     let segments = Segments::new(lane.user(), key);
-    let mut after = -1;
+    let mut after = i64::MIN;
     let mut spans = spans.iter().peekable();
     loop {
         let page = segments.page(lane.connection()?, after, PAGE).await?;

@@ -7,6 +7,7 @@ mod paging;
 mod privacy;
 mod refusals;
 mod uploads;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -56,10 +56,12 @@ async fn strangers_and_nameless_phones_are_refused() {
     let forged = world.request(reqwest::Method::POST, UPSERT).bearer_auth("a.b.c").json(&good);
     let answer = Answer::of(forged).await;
     assert_eq!(answer.code(), "UNAUTHORIZED", "a bad token must not read as bad data");
-    let nameless = ann.post(UPSERT).header("x-device-id", "not a uuid").json(&good);
-    // The header is there twice then; the first is the phone's own.
-    assert_eq!(Answer::of(nameless).await.status, 200);
-    assert_eq!(world.position().await, before + 1);
+    let nameless = || ann.nameless(reqwest::Method::POST, UPSERT).json(&good);
+    for request in [nameless(), nameless().header("x-device-id", "my phone")] {
+        let answer = Answer::of(request).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_ERROR"));
+    }
+    assert_eq!(world.position().await, before);
 }
 
 #[tokio::test]

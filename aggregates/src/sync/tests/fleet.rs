@@ -70,16 +70,51 @@ pub enum Fate {
 /// What happens next.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Start { device: usize },
-    Consume { device: usize, session: Option<usize> },
-    Edit { device: usize, target: usize, whole: bool },
-    Status { device: usize, target: usize, status: usize },
-    Move { device: usize, target: usize, session: usize },
-    Delete { device: usize, target: usize },
-    Push { device: usize, items: usize, fate: Fate },
-    Deliver { which: usize },
-    Pull { device: usize, limit: usize, pages: usize, fate: Fate },
-    Wait { minutes: i64 },
+    Start {
+        device: usize,
+    },
+    Consume {
+        device: usize,
+        session: Option<usize>,
+    },
+    Edit {
+        device: usize,
+        target: usize,
+        whole: bool,
+    },
+    Status {
+        device: usize,
+        target: usize,
+        status: usize,
+    },
+    Move {
+        device: usize,
+        target: usize,
+        session: usize,
+    },
+    Delete {
+        device: usize,
+        target: usize,
+    },
+    Push {
+        device: usize,
+        items: usize,
+        fate: Fate,
+    },
+    Deliver {
+        which: usize,
+    },
+    /// With `busy`, the other phones push between the pages.
+    Pull {
+        device: usize,
+        limit: usize,
+        pages: usize,
+        fate: Fate,
+        busy: bool,
+    },
+    Wait {
+        minutes: i64,
+    },
 }
 
 pub struct Fleet {
@@ -136,8 +171,8 @@ impl Fleet {
                     self.receive(device, &edits);
                 }
             }
-            Step::Pull { device, limit, pages, fate } => {
-                self.pull(device % phones, limit, pages, fate);
+            Step::Pull { device, limit, pages, fate, busy } => {
+                self.pull(device % phones, limit, pages, fate, busy);
             }
             Step::Wait { minutes } => self.now_ms += minutes * 60_000,
         }
@@ -312,7 +347,7 @@ impl Fleet {
     }
 
     /// One run of pages; it ends early where it is cut off.
-    pub fn pull(&mut self, device: usize, limit: usize, pages: usize, fate: Fate) -> bool {
+    fn pull(&mut self, device: usize, limit: usize, pages: usize, fate: Fate, busy: bool) -> bool {
         if fate == Fate::RequestLost || fate == Fate::Delayed {
             return false;
         }
@@ -360,6 +395,12 @@ impl Fleet {
                     assert!(held >= version, "sync invariant 13: nothing is skipped");
                 }
                 return true;
+            }
+            if busy {
+                self.now_ms += 1000;
+                for other in (0..self.phones.len()).filter(|other| *other != device) {
+                    self.push(other, 2, Fate::Arrives);
+                }
             }
         }
         false
@@ -412,7 +453,7 @@ impl Fleet {
             for device in 0..self.phones.len() {
                 self.now_ms += 1000;
                 self.push(device, usize::MAX, Fate::Arrives);
-                self.pull(device, 50, usize::MAX, Fate::Arrives);
+                self.pull(device, 50, usize::MAX, Fate::Arrives, false);
             }
         }
         for (device, phone) in self.phones.iter().enumerate() {
@@ -492,6 +533,8 @@ impl Fleet {
     }
 
     fn check_replay(&mut self) {
+        // Whatever time asks for is no replay.
+        self.world.run(self.now_ms, &[]);
         let position = self.world.position;
         for edit in 0..self.edits.len() {
             let device = self.edits[edit].device;

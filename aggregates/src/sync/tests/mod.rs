@@ -3,4 +3,5 @@
 mod desk;
 mod fleet;
 mod simulation;
+mod wire;
 mod world;

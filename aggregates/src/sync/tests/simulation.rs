@@ -32,8 +32,9 @@ fn step() -> impl Strategy<Value = Step> {
         7 => (device.clone(), 1..6_usize, fate())
             .prop_map(|(device, items, fate)| Step::Push { device, items, fate }),
         2 => (0..9_usize).prop_map(|which| Step::Deliver { which }),
-        6 => (device, 1..8_usize, 1..6_usize, fate())
-            .prop_map(|(device, limit, pages, fate)| Step::Pull { device, limit, pages, fate }),
+        6 => (device, 1..8_usize, 1..9_usize, fate(), any::<bool>()).prop_map(
+            |(device, limit, pages, fate, busy)| Step::Pull { device, limit, pages, fate, busy }
+        ),
         1 => (1..50_i64).prop_map(|minutes| Step::Wait { minutes }),
     ]
 }
