@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::{PgPool, Row};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::output::{Table, Terminal};
@@ -12,6 +12,7 @@ use super::report;
 use crate::app::App;
 use crate::clock;
 use crate::config::Config;
+use crate::projector::generation;
 
 /// Up to here rows are counted; beyond, the planner's estimate is as good as anybody needs.
 const COUNTED: i64 = 100_000;
@@ -113,7 +114,7 @@ async fn gather(config: &Config, app: &App) -> anyhow::Result<Status> {
             reachable: keys.is_ok(),
             problem: keys.err().map(|error| report::one_line(&error.into())),
         },
-        projectors: projectors(&app.read_pool, head.position).await?,
+        projectors: projectors(app, head.position).await?,
         server: server(config).await,
     })
 }
@@ -133,36 +134,19 @@ async fn count(pool: &PgPool, table: &'static str) -> Result<Count, sqlx::Error>
     Ok(Count { count: (estimate as i64).max(count), estimated: true })
 }
 
-/// Every projector's live generation; none where the read side does not exist yet.
-async fn projectors(pool: &PgPool, head: i64) -> Result<Vec<Projector>, sqlx::Error> {
-    let there: bool = sqlx::query_scalar("SELECT to_regclass('projector.checkpoints') IS NOT NULL")
-        .fetch_one(pool)
-        .await?;
-    if !there {
-        return Ok(Vec::new());
-    }
-    let rows = sqlx::query(
-        "SELECT g.projector, g.generation, coalesce(min(c.position), 0), \
-                (SELECT count(*) FROM projector.parked p \
-                  WHERE p.projector = g.projector AND p.generation = g.generation) \
-           FROM projector.generations g \
-           LEFT JOIN projector.checkpoints c USING (projector, generation) \
-          WHERE g.state = 'live' GROUP BY g.projector, g.generation ORDER BY g.projector",
-    )
-    .fetch_all(pool)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let position: i64 = row.try_get(2)?;
-            Ok(Projector {
-                name: row.try_get(0)?,
-                generation: row.try_get(1)?,
-                position,
-                lag: (head - position).max(0),
-                parked: row.try_get(3)?,
-            })
+/// Every projector's live generation.
+async fn projectors(app: &App, head: i64) -> anyhow::Result<Vec<Projector>> {
+    let listed = generation::list(&mut *app.read_pool.acquire().await?).await?;
+    let live = listed.into_iter().filter(|one| one.state == "live");
+    Ok(live
+        .map(|one| Projector {
+            name: one.projector,
+            generation: one.generation,
+            position: one.position,
+            lag: (head - one.position).max(0),
+            parked: one.parked,
         })
-        .collect()
+        .collect())
 }
 
 /// Asks whether a server answers where one is configured.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::output::{Progress, Table, Terminal};
 use super::report;
@@ -11,7 +11,10 @@ use crate::app::App;
 use crate::commands::verify::Faults;
 use crate::commands::verify::bookkeeping::verify_bookkeeping;
 use crate::commands::verify::log::verify_log;
+use crate::commands::verify::people::verify_people;
 use crate::config::Config;
+use crate::projector::rebuild;
+use crate::read_models::ReadModel;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -49,10 +52,15 @@ enum Command {
 struct Part {
     name: &'static str,
     ok: bool,
-    /// How much was looked at, such as `events`.
+    /// How much was looked at, by what it is.
+    #[serde(serialize_with = "as_map")]
     checked: Vec<(&'static str, u64)>,
     #[serde(flatten)]
     faults: Faults,
+}
+
+fn as_map<S: Serializer>(counts: &[(&'static str, u64)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(counts.iter().copied())
 }
 
 /// Checks what is stored. Exits with 1 where anything is at fault.
@@ -96,13 +104,48 @@ async fn log(app: &App, from: i64, keep: usize) -> anyhow::Result<Part> {
 }
 
 async fn state(app: &App, keep: usize) -> anyhow::Result<Vec<Part>> {
-    let report = verify_bookkeeping(&app.store, keep).await?;
-    Ok(vec![Part::new("bookkeeping", vec![("checks", report.checks)], report.faults)])
+    let beside = verify_bookkeeping(&app.store, keep).await?;
+    let bar = Progress::items(people(app).await?, "people");
+    let people = verify_people(&app.store, keep, |done| bar.set(done)).await?;
+    drop(bar);
+    Ok(vec![
+        Part::new("bookkeeping", vec![("checks", beside.checks)], beside.faults),
+        Part::new("state", vec![("people", people.people)], people.faults),
+    ])
 }
 
-/// Read models are checked by their projectors.
-async fn projections(_app: &App, _keep: usize) -> anyhow::Result<Vec<Part>> {
-    Ok(Vec::new())
+async fn projections(app: &App, keep: usize) -> anyhow::Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for model in ReadModel::ALL {
+        let name = model.spec().name;
+        let bar = Progress::items(people(app).await?, name);
+        let compared =
+            rebuild::verify(&app.read_pool, &app.source(), model, |done| bar.set(done)).await?;
+        drop(bar);
+        let mut faults = Faults::keeping(keep);
+        for one in &compared.differences {
+            let detail = format!(
+                "{}: {} rows that the log does not give, {} that are missing",
+                one.user, one.only_live, one.only_folded
+            );
+            faults.add(None, "rows", detail);
+        }
+        if compared.parked > 0 {
+            let detail =
+                format!("{} people wait (see `tidemark projectors list`)", compared.parked);
+            faults.add(None, "parked", detail);
+        }
+        // People whose events are still arriving are no fault: there is nothing to compare yet.
+        let equal = vec![("people equal", compared.same), ("behind", compared.unsettled)];
+        parts.push(Part::new(name, equal, faults));
+    }
+    Ok(parts)
+}
+
+async fn people(app: &App) -> Result<u64, sqlx::Error> {
+    let people: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM user_heads").fetch_one(app.store.pool()).await?;
+    Ok(people.unsigned_abs())
 }
 
 impl Part {

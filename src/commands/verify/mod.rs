@@ -7,6 +7,7 @@
 
 pub mod bookkeeping;
 pub mod log;
+pub mod people;
 pub mod samples;
 pub mod streams;
 
