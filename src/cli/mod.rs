@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod demo;
+mod doctor;
 mod log;
 mod migrate;
 mod operator;
@@ -50,6 +51,8 @@ enum Command {
     Status(status::Args),
     /// Look into the log
     Log(log::Args),
+    /// Look whether everything is as it must be, and say what to do
+    Doctor(doctor::Args),
     /// Check what is stored against what it follows from
     Verify(verify::Args),
     /// Read and change the public catalogue of products
@@ -79,6 +82,7 @@ async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode>
         Command::Token(args) => token::run(config, &args),
         Command::Status(args) => status::run(config, &args).await,
         Command::Log(args) => log::run(config, &args).await,
+        Command::Doctor(args) => doctor::run(config, &args).await,
         Command::Verify(args) => verify::run(config, &args).await,
         Command::Catalogue(args) => catalogue::run(config, &args).await,
     }
