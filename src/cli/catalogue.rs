@@ -57,12 +57,12 @@ struct Fields {
     set: Vec<(String, Value)>,
     /// A JSON object with fields
     #[arg(value_name = "JSON", value_parser = object)]
-    json: Option<Map<String, Value>>,
+    object: Option<Map<String, Value>>,
 }
 
 impl Fields {
     fn all(&self) -> Map<String, Value> {
-        let mut fields = self.json.clone().unwrap_or_default();
+        let mut fields = self.object.clone().unwrap_or_default();
         fields.extend(self.set.iter().cloned());
         fields
     }

@@ -121,7 +121,8 @@ async fn gather(config: &Config, app: &App) -> anyhow::Result<Status> {
 
 /// Rows of a table of the log: exactly where there are few, else estimated.
 async fn count(pool: &PgPool, table: &'static str) -> Result<Count, sqlx::Error> {
-    let query = format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {}) AS some", COUNTED + 1);
+    let query =
+        format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {}) AS first_rows", COUNTED + 1);
     let count: i64 = sqlx::query_scalar(&query).fetch_one(pool).await?;
     if count <= COUNTED {
         return Ok(Count { count, estimated: false });
