@@ -5,8 +5,11 @@
 
 pub mod access;
 pub mod catalogue;
+pub mod consumptions;
+pub mod entities;
 pub mod health;
 pub mod load;
+pub mod sessions;
 pub mod subject;
 pub mod sync;
 pub mod users;

@@ -36,13 +36,25 @@ pub struct Pagination {
     pub page_size: u64,
     pub has_more: bool,
     pub total_pages: u64,
+    /// Where the next page begins, for lists that can be read on from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 impl Pagination {
     /// The page `page` (from 1) of `page_size` items out of `total`.
     pub fn new(total: u64, page: u64, page_size: u64) -> Self {
         let total_pages = if page_size == 0 { 0 } else { total.div_ceil(page_size) };
-        Self { total, page, page_size, has_more: page < total_pages, total_pages }
+        let has_more = page < total_pages;
+        Self { total, page, page_size, has_more, total_pages, next_cursor: None }
+    }
+
+    /// Says where the next page begins; none on the last one.
+    #[must_use]
+    pub fn with_next_cursor(mut self, next_cursor: Option<String>) -> Self {
+        self.has_more = next_cursor.is_some();
+        self.next_cursor = next_cursor;
+        self
     }
 }
 

@@ -138,6 +138,16 @@ fn entity_row(row: &PgRow) -> Result<EntityRow, ProjectorError> {
     })
 }
 
+/// What a list is ordered by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// When it took place.
+    #[default]
+    Time,
+    /// How long its consumptions took together.
+    Duration,
+}
+
 /// A question for a list of one type; every filter that is `None` admits all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ListQuery<'a> {
@@ -146,43 +156,60 @@ pub struct ListQuery<'a> {
     pub status: Option<&'a str>,
     pub session_id: Option<Uuid>,
     pub product_id: Option<Uuid>,
+    pub purchase_id: Option<Uuid>,
     /// Instants `[from, to)` in ms since the Unix epoch.
     pub from_ms: Option<i64>,
     pub to_ms: Option<i64>,
-    /// Where the page before ended: instant and id of its last row.
-    pub before: Option<(i64, Uuid)>,
+    pub sort: Sort,
+    /// Smallest first; else largest first.
+    pub ascending: bool,
+    /// Where the page before ended: what its last row is sorted by, and that row's id.
+    pub after: Option<(i64, Uuid)>,
+    /// Rows to leave out before the page.
+    pub offset: u32,
     pub limit: u32,
 }
 
-/// A page, latest first.
+/// A page.
 #[derive(Clone, Debug)]
 pub struct ListPage {
     pub rows: Vec<EntityRow>,
-    pub has_more: bool,
+    /// Where the next page begins, if there is one.
+    pub next: Option<(i64, Uuid)>,
     /// All rows that the filters admit, on any page.
     pub total: u64,
     pub progress: Progress,
 }
 
-const LIST: &str = "
-SELECT entity_type, id, version, position, deleted, purpose, status, session_id, product_id, at_ms,
-       data::text
+const ADMITTED: &str = "
 FROM entities
 WHERE user_id = $1 AND entity_type = $2 AND NOT deleted
   AND ($3::text IS NULL OR status = $3) AND ($4::uuid IS NULL OR session_id = $4)
   AND ($5::uuid IS NULL OR product_id = $5)
-  AND ($6::int8 IS NULL OR at_ms >= $6) AND ($7::int8 IS NULL OR at_ms < $7)
-  AND ($8::int8 IS NULL OR (at_ms, id) < ($8, $9::uuid))
-ORDER BY at_ms DESC, id DESC LIMIT $10";
+  AND ($6::text IS NULL OR data->>'purchaseId' = $6)
+  AND ($7::int8 IS NULL OR at_ms >= $7) AND ($8::int8 IS NULL OR at_ms < $8)";
 
-const TOTAL: &str = "
-SELECT count(*) FROM entities
-WHERE user_id = $1 AND entity_type = $2 AND NOT deleted
-  AND ($3::text IS NULL OR status = $3) AND ($4::uuid IS NULL OR session_id = $4)
-  AND ($5::uuid IS NULL OR product_id = $5)
-  AND ($6::int8 IS NULL OR at_ms >= $6) AND ($7::int8 IS NULL OR at_ms < $7)";
+impl ListQuery<'_> {
+    fn total_sql() -> String {
+        format!("SELECT count(*) {ADMITTED}")
+    }
 
-/// A page of entities that are not deleted, latest first.
+    fn page_sql(&self) -> String {
+        let key = match self.sort {
+            Sort::Time => "at_ms",
+            Sort::Duration => "coalesce((data->>'totalDurationMs')::int8, 0)",
+        };
+        let (beyond, order) = if self.ascending { (">", "ASC") } else { ("<", "DESC") };
+        format!(
+            "SELECT entity_type, id, version, position, deleted, purpose, status, session_id,
+                    product_id, at_ms, data::text, {key} {ADMITTED}
+               AND ($9::int8 IS NULL OR ({key}, id) {beyond} ($9, $10::uuid))
+             ORDER BY {key} {order}, id {order} LIMIT $11 OFFSET $12"
+        )
+    }
+}
+
+/// A page of entities that are not deleted.
 ///
 /// # Errors
 /// [`ProjectorError::NoGeneration`] before the projector first ran; database errors.
@@ -204,33 +231,41 @@ async fn list_once(
     attempt: Attempt,
 ) -> Result<ListPage, ProjectorError> {
     let mut pinned = Pinned::open(pool, ReadModel::Entities, user, attempt).await?;
-    let total: i64 = sqlx::query_scalar(TOTAL)
+    let purchase = query.purchase_id.map(|id| id.to_string());
+    let total: i64 = sqlx::query_scalar(&ListQuery::total_sql())
         .bind(user.0)
         .bind(query.entity_type)
         .bind(query.status)
         .bind(query.session_id)
         .bind(query.product_id)
+        .bind(&purchase)
         .bind(query.from_ms)
         .bind(query.to_ms)
         .fetch_one(&mut *pinned.tx)
         .await?;
-    let mut rows = sqlx::query(LIST)
+    let mut rows = sqlx::query(&query.page_sql())
         .bind(user.0)
         .bind(query.entity_type)
         .bind(query.status)
         .bind(query.session_id)
         .bind(query.product_id)
+        .bind(&purchase)
         .bind(query.from_ms)
         .bind(query.to_ms)
-        .bind(query.before.map(|(at_ms, _)| at_ms))
-        .bind(query.before.map(|(_, id)| id))
+        .bind(query.after.map(|(key, _)| key))
+        .bind(query.after.map(|(_, id)| id))
         .bind(i64::from(query.limit) + 1)
+        .bind(i64::from(query.offset))
         .fetch_all(&mut *pinned.tx)
         .await?;
     let has_more = rows.len() > query.limit as usize;
     rows.truncate(query.limit as usize);
+    let next = match rows.last() {
+        Some(last) if has_more => Some((last.try_get(11)?, last.try_get(1)?)),
+        _ => None,
+    };
     let rows = rows.iter().map(entity_row).collect::<Result<Vec<_>, _>>()?;
-    Ok(ListPage { rows, has_more, total: total.unsigned_abs(), progress: pinned.progress })
+    Ok(ListPage { rows, next, total: total.unsigned_abs(), progress: pinned.progress })
 }
 
 const GET: &str = "

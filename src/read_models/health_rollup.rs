@@ -194,6 +194,8 @@ pub struct DaysPage {
     pub days: Vec<Day>,
     pub has_more: bool,
     pub progress: Progress,
+    /// Of the tables the page was read from.
+    pub generation: i32,
     /// Days of the whole range, by stored status.
     ready: u64,
     no_data: u64,
@@ -294,6 +296,7 @@ async fn days_once(
         days,
         has_more,
         progress: pinned.progress,
+        generation: pinned.generation.number,
         ready: ready.unsigned_abs(),
         no_data: no_data.unsigned_abs(),
     })

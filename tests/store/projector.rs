@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{TestDatabase, empty_database};
+use crate::support::{TestDatabase, database as support_database};
 use world::{DAY_MS, Poison, START_MS, World, person};
 
 struct Side {
@@ -35,7 +35,7 @@ struct Side {
 }
 
 async fn side() -> Side {
-    let database = empty_database().await;
+    let database = support_database().await;
     let pool = database.pool();
     Side { pool, world: World::default(), _database: database }
 }
@@ -679,10 +679,10 @@ async fn lists_page_filter_and_wait_for_ones_own_write() {
         let page = entities::list(&side.pool, user, &query).await.unwrap();
         assert_eq!(page.total, 4);
         seen.extend(page.rows.iter().map(|row| (row.at_ms, row.id)));
-        if !page.has_more {
-            break;
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
         }
-        query.before = seen.last().copied();
     }
     let mut sorted = seen.clone();
     sorted.sort_unstable_by(|a, b| b.cmp(a));
@@ -696,7 +696,7 @@ async fn lists_page_filter_and_wait_for_ones_own_write() {
         entities::get(&side.pool, user, "consumptions", Uuid::from_u128(50)).await.unwrap();
     assert_eq!(row, None, "another person's");
     let from = Some(START_MS + DAY_MS);
-    let query = entities::ListQuery { from_ms: from, before: None, ..query };
+    let query = entities::ListQuery { from_ms: from, after: None, ..query };
     assert_eq!(entities::list(&side.pool, user, &query).await.unwrap().total, 2);
 }
 

@@ -5,6 +5,7 @@
 //! | [`settle`] | decides asks on a desk and writes what comes of them: the way in for everything |
 //! | [`push`] | a phone's changes |
 //! | [`pull`] | what has changed since a cursor |
+//! | [`active`] | the session that goes on right now |
 //! | [`explain`] | how an entity became what it is |
 //! | `facts` | what a desk needs to know, from the log |
 //! | `names` | keyed hashes that stand for client ids and devices |
@@ -12,6 +13,7 @@
 //! REST and push both go through [`settle::settle`], so a change has the same consequences whatever
 //! its source.
 
+pub mod active;
 pub mod explain;
 mod facts;
 mod names;

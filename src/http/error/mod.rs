@@ -125,6 +125,23 @@ impl ApiError {
         self
     }
 
+    /// The error as the answer to one part of a request that has several.
+    pub fn into_detail(mut self) -> ErrorDetail {
+        self.log();
+        self.detail()
+    }
+
+    fn detail(&mut self) -> ErrorDetail {
+        ErrorDetail {
+            code: context::dialect().translate(self).to_owned(),
+            message: self.message().to_owned(),
+            request_id: context::request_id(),
+            retryable: self.0.retryable,
+            retry_after_ms: self.0.retry_after.map(millis),
+            details: self.0.details.take(),
+        }
+    }
+
     /// The code as raised, before the health routes rename it.
     pub fn code(&self) -> ErrorCode {
         self.0.code
@@ -222,18 +239,7 @@ impl IntoResponse for ApiError {
         if self.0.status == StatusCode::SERVICE_UNAVAILABLE && self.0.retry_after.is_none() {
             self.0.retry_after = Some(DEFAULT_RETRY_AFTER);
         }
-        let name = context::dialect().translate(&mut self);
-        let body = ErrorBody {
-            success: false,
-            error: ErrorDetail {
-                code: name.to_owned(),
-                message: self.message().to_owned(),
-                request_id: context::request_id(),
-                retryable: self.0.retryable,
-                retry_after_ms: self.0.retry_after.map(millis),
-                details: self.0.details.take(),
-            },
-        };
+        let body = ErrorBody { success: false, error: self.detail() };
         let mut response = (self.0.status, axum::Json(body)).into_response();
         if let Some(wait) = self.0.retry_after {
             let seconds = millis(wait).div_ceil(1000);

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::facts::EntityKey;
 use crate::conflict::Resolution;
-use crate::entity::{Context, EntityChange, EntityContract, FieldError};
+use crate::entity::{Context, EntityChange, EntityContract, FieldError, Fields};
 use crate::session::{SessionCommand, SessionError};
 
 /// A wish to change one entity.
@@ -27,6 +27,8 @@ pub struct Ask {
 pub enum Action {
     /// A change of the whole entity; its fields are normalised, its references are not translated.
     Change { change: EntityChange, base: BasePoint },
+    /// A creation, of normalised fields, that leaves what exists already as it is.
+    Create(Fields),
     /// A command to a session.
     Session(SessionCommand),
 }

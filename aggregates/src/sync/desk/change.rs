@@ -23,6 +23,7 @@ impl Ask {
     fn fields(&self) -> Option<&Fields> {
         match &self.action {
             Action::Change { change, .. } => Some(&change.fields),
+            Action::Create(fields) => Some(fields),
             Action::Session(
                 SessionCommand::Start { fields } | SessionCommand::Update { fields, .. },
             ) => Some(fields),
@@ -33,6 +34,7 @@ impl Ask {
     fn creates(&self) -> bool {
         match &self.action {
             Action::Change { change, .. } => change.kind == ChangeKind::Create,
+            Action::Create(_) => true,
             Action::Session(command) => matches!(command, SessionCommand::Start { .. }),
         }
     }
@@ -92,6 +94,11 @@ impl Work<'_> {
         let located = self.locate(ask)?;
         let (effect, resolution) = match &ask.action {
             Action::Change { change, base } => self.change(ask, &located, change, base)?,
+            Action::Create(_) if located.exists => (Effect::Unchanged, None),
+            Action::Create(fields) => {
+                let change = EntityChange::new(ChangeKind::Create, fields.clone());
+                self.change(ask, &located, &change, &BasePoint::Current)?
+            }
             Action::Session(command) => (self.command(ask, &located, command.clone())?, None),
         };
         if effect == Effect::Created || (located.exists && ask.creates()) {

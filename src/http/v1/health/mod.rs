@@ -1,6 +1,9 @@
 //! `/health`: samples in and out.
 
 mod batch_upsert;
+mod freshness;
+mod read;
+mod rollups;
 mod samples_cursor;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -16,6 +19,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(batch_upsert::batch_upsert))
         .routes(routes!(samples_cursor::samples_cursor))
+        .routes(routes!(rollups::rollups))
+        .routes(routes!(freshness::freshness))
         .layer(body_limit(BodyLimit::HEALTH))
         .layer(rate_class(RateClass::Sync))
 }
