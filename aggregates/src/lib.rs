@@ -13,6 +13,7 @@
 //! | global position | a place in the whole log, dense: 1, 2, 3, … in commit order |
 //! | purpose | which of a person's keys seals an event: [`Purpose`] |
 
+pub mod access;
 pub mod conflict;
 pub mod consumption;
 pub mod entity;
