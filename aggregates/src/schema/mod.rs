@@ -11,7 +11,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
 use crate::entity::{self, EntityEvent, SyncSuperseded};
-use crate::{EventType, StoredEvent, health_batch, product, registry, session, subject, user};
+use crate::{
+    EventType, StoredEvent, access, health_batch, product, registry, session, subject, user,
+};
 
 pub use catalogue::catalogue;
 
@@ -92,6 +94,7 @@ fn payload_schema(event_type: &str) -> Option<Schema> {
     Some(match event_type {
         "subject.key_created" => of::<subject::KeyCreated>(),
         "subject.key_destroyed" => of::<subject::KeyDestroyed>(),
+        "access.revealed" => of::<access::AccessRevealed>(),
         "user.registered" => of::<user::UserRegistered>(),
         "user.profile_updated" => of::<user::UserProfileUpdated>(),
         "user.preferences_updated" => of::<user::UserPreferencesUpdated>(),

@@ -1,5 +1,6 @@
 //! Whatever an aggregate may say follows the schema of its event, and survives being stored.
 
+mod access;
 mod consumption;
 mod health_batch;
 mod parts;
@@ -29,6 +30,7 @@ static VALIDATORS: LazyLock<BTreeMap<&'static str, Validator>> = LazyLock::new(|
 
 fn any_event() -> impl Strategy<Value = AnyEvent> {
     prop_oneof![
+        access::event().prop_map(AnyEvent::from),
         subject::event().prop_map(AnyEvent::from),
         user::event().prop_map(AnyEvent::from),
         session::event().prop_map(AnyEvent::from),
