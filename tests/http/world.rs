@@ -116,6 +116,17 @@ pub struct Person<'a> {
 }
 
 impl Person<'_> {
+    /// Another phone of the same person.
+    pub fn other_phone(&self) -> Self {
+        let Self { world, user, token, .. } = self;
+        Self { world, user: *user, token: token.clone(), device: ids::new_id() }
+    }
+
+    /// What the phone calls itself.
+    pub fn device(&self) -> String {
+        self.device.to_string()
+    }
+
     pub fn get(&self, path: &str) -> RequestBuilder {
         self.request(reqwest::Method::GET, path)
     }
