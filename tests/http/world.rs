@@ -122,6 +122,15 @@ impl Person<'_> {
         Self { world, user: *user, token: token.clone(), device: ids::new_id() }
     }
 
+    /// A request of a caller who names this installation, or none.
+    pub fn get_as(&self, path: &str, device: Option<&str>) -> RequestBuilder {
+        let request = self.world.request(reqwest::Method::GET, path).bearer_auth(&self.token);
+        match device {
+            Some(device) => request.header("x-device-id", device),
+            None => request,
+        }
+    }
+
     /// What the phone calls itself.
     pub fn device(&self) -> String {
         self.device.to_string()

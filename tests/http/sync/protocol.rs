@@ -102,8 +102,10 @@ async fn a_pull_names_its_installation_and_its_cursor() {
     assert_eq!(answer.body["data"]["changes"], json!([]));
     assert_eq!(answer.body["data"]["cursor"], Value::Null);
     assert!(!answer.header("server-time").is_empty());
-    let wrong = ada.get(path).header("x-device-id", "");
-    assert!(Answer::of(wrong).await.status.is_success(), "the first header counts");
+    for (device, code) in [(None, "DEVICE_ID_REQUIRED"), (Some("phone"), "INVALID_DEVICE_ID")] {
+        let answer = Answer::of(ada.get_as(path, device)).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, code));
+    }
 }
 
 #[tokio::test]
