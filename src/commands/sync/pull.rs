@@ -201,5 +201,12 @@ async fn change(
             (operation, entity.to_wire(id, user))
         }
     };
-    Ok(Change { entity_type: contract.entity_type, operation, server_id, data, timestamp, origin })
+    Ok(Change {
+        entity_type: contract.entity_type,
+        operation,
+        server_id: id,
+        data,
+        timestamp,
+        origin,
+    })
 }
