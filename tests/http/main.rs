@@ -7,4 +7,5 @@ mod support;
 
 mod erasure;
 mod health;
+mod sync;
 mod world;
