@@ -52,6 +52,21 @@ pub struct File {
     pub content: String,
 }
 
+/// All derived files: event schemas and examples, the event catalogue, the API's document.
+///
+/// # Errors
+/// Where the API's document cannot be written as JSON.
+pub fn derived() -> Result<Vec<File>> {
+    let mut files: Vec<File> = aggregates::schema::files()
+        .into_iter()
+        .map(|file| File { path: file.path, content: file.content })
+        .collect();
+    let mut content = serde_json::to_string_pretty(&crate::http::document())?;
+    content.push('\n');
+    files.push(File { path: "docs/openapi.json".to_owned(), content });
+    Ok(files)
+}
+
 /// What to do about files that are not as they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -62,6 +62,9 @@ enum Command {
     Verify(verify::Args),
     /// Read and change the public catalogue of products
     Catalogue(catalogue::Args),
+    /// Tools for working on Tidemark itself
+    #[command(subcommand, hide = true)]
+    Dev(dev::Action),
 }
 
 /// Parses the arguments, runs the command, and reports its failure.
@@ -91,6 +94,7 @@ async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode>
         Command::Doctor(args) => doctor::run(config, &args).await,
         Command::Verify(args) => verify::run(config, &args).await,
         Command::Catalogue(args) => catalogue::run(config, &args).await,
+        Command::Dev(action) => dev::run(&action, &dev::derived()?),
     }
 }
 
