@@ -18,9 +18,11 @@ pub const APPEND_GROUP_SIZE: &str = "append_group_size";
 pub const LOG_POSITION: &str = "log_position";
 pub const IDEMPOTENT_REPLAYS: &str = "idempotent_replays_total";
 pub const PROJECTOR_LAG_POSITIONS: &str = "projector_lag_positions";
-pub const PROJECTOR_LAG_SECONDS: &str = "projector_lag_seconds";
+pub const PROJECTOR_BATCH_SECONDS: &str = "projector_batch_seconds";
+pub const PROJECTOR_FAILURES: &str = "projector_failures_total";
 pub const PROJECTOR_PARKED: &str = "projector_parked";
 pub const SYNC_PULL_ROWS: &str = "sync_pull_rows";
+pub const SYNC_UNKNOWN_FIELDS: &str = "sync_unknown_fields_total";
 pub const SYNC_PUSH_ITEMS: &str = "sync_push_items_total";
 pub const HEALTH_SAMPLES: &str = "health_samples_total";
 
@@ -64,9 +66,21 @@ pub const ALL: &[Metric] = &[
     metric(LOG_POSITION, Kind::Gauge, Unit::Count, "Last position of the log"),
     metric(IDEMPOTENT_REPLAYS, Kind::Counter, Unit::Count, "Requests answered from a receipt"),
     metric(PROJECTOR_LAG_POSITIONS, Kind::Gauge, Unit::Count, "Positions a projector is behind"),
-    metric(PROJECTOR_LAG_SECONDS, Kind::Gauge, Unit::Seconds, "Time a projector is behind"),
+    metric(
+        PROJECTOR_BATCH_SECONDS,
+        Kind::Histogram,
+        Unit::Seconds,
+        "Time to project a page by name",
+    ),
+    metric(PROJECTOR_FAILURES, Kind::Counter, Unit::Count, "Pages a projector failed on by name"),
     metric(PROJECTOR_PARKED, Kind::Gauge, Unit::Count, "Users a projector has parked"),
     metric(SYNC_PULL_ROWS, Kind::Histogram, Unit::Count, "Rows in a page of changes"),
+    metric(
+        SYNC_UNKNOWN_FIELDS,
+        Kind::Counter,
+        Unit::Count,
+        "Fields in pushed items that no contract knows",
+    ),
     metric(SYNC_PUSH_ITEMS, Kind::Counter, Unit::Count, "Pushed items by type and outcome"),
     metric(HEALTH_SAMPLES, Kind::Counter, Unit::Count, "Uploaded samples by outcome"),
 ];

@@ -77,9 +77,9 @@ async fn observe<S: LogReader + StateReader>(
     for (model, position) in worker.positions() {
         let name = model.spec().name;
         let lag = head.saturating_sub(position).max(0);
-        metrics::gauge!("projector_lag_positions", "name" => name).set(lag as f64);
+        metrics::gauge!(crate::metrics::PROJECTOR_LAG_POSITIONS, "name" => name).set(lag as f64);
         let parked = parked(pool, model).await?;
-        metrics::gauge!("projector_parked", "name" => name).set(parked as f64);
+        metrics::gauge!(crate::metrics::PROJECTOR_PARKED, "name" => name).set(parked as f64);
     }
     Ok(())
 }

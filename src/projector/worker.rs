@@ -183,7 +183,7 @@ impl<S: LogReader + StateReader> Worker<S> {
         let name = lane.generation.model.spec().name;
         match result {
             Ok(()) => {
-                metrics::histogram!("projector_batch_seconds", "name" => name)
+                metrics::histogram!(crate::metrics::PROJECTOR_BATCH_SECONDS, "name" => name)
                     .record(started.elapsed().as_secs_f64());
                 for held in self.lanes.get_mut(index).map_or(&mut [][..], |lane| &mut lane.held) {
                     held.position = held.position.max(page.through);
@@ -191,7 +191,7 @@ impl<S: LogReader + StateReader> Worker<S> {
                 Ok(())
             }
             Err(error) => {
-                metrics::counter!("projector_failures_total", "name" => name).increment(1);
+                metrics::counter!(crate::metrics::PROJECTOR_FAILURES, "name" => name).increment(1);
                 // Whatever happened, what is held is no longer certain.
                 self.claimed = None;
                 Err(error)

@@ -149,14 +149,16 @@ async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) -> Vec<Waiting
         append::call(&mut connection, members, wait, None).await
     }
     .await;
-    metrics::histogram!(crate::metrics::APPEND_SECONDS).record(started.elapsed().as_secs_f64());
+    metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "fast")
+        .record(started.elapsed().as_secs_f64());
     if let Some(oldest) = oldest {
         metrics::histogram!(crate::metrics::APPEND_QUEUE_SECONDS)
             .record((started - oldest).as_secs_f64());
     }
     match outcomes {
         Ok(outcomes) => {
-            if outcomes.iter().any(appended) {
+            if let Some(position) = outcomes.iter().filter_map(last_position).max() {
+                metrics::gauge!(crate::metrics::LOG_POSITION).set(position as f64);
                 waker.wake();
             }
             let mut again = Vec::new();
@@ -196,8 +198,11 @@ async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) -> Vec<Waiting
     }
 }
 
-fn appended(outcome: &RawOutcome) -> bool {
-    matches!(outcome, RawOutcome::Final(Outcome::Appended { last, .. }) if *last > 0)
+fn last_position(outcome: &RawOutcome) -> Option<i64> {
+    match outcome {
+        RawOutcome::Final(Outcome::Appended { last, .. }) if *last > 0 => Some(*last),
+        _ => None,
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of members, at most a few hundred")]

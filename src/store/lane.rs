@@ -11,7 +11,7 @@
 //! taken; the lock in the database orders processes; and lanes never take more than half the pool.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aggregates::UserId;
 use sqlx::pool::PoolConnection;
@@ -129,8 +129,11 @@ impl UserLane {
         }
         let keys_change = !sealed.subject_changes.is_empty();
         let connection = self.connection.as_mut().ok_or(AppendError::Unavailable)?;
+        let started = Instant::now();
         let outcomes =
             append::call(connection, vec![sealed], true, health).await.map_err(classify)?;
+        metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "slow")
+            .record(started.elapsed().as_secs_f64());
         let outcome = match outcomes.into_iter().next() {
             Some(RawOutcome::Final(outcome)) => outcome,
             // A call that waits for its locks defers nothing.
@@ -139,7 +142,10 @@ impl UserLane {
         if keys_change || outcome == Outcome::Refused {
             self.store.sealer.subjects.invalidate(self.user).await;
         }
-        if matches!(outcome, Outcome::Appended { last, .. } if last > 0) {
+        if let Outcome::Appended { last, .. } = outcome
+            && last > 0
+        {
+            metrics::gauge!(crate::metrics::LOG_POSITION).set(last as f64);
             self.store.waker.wake();
         }
         Ok(outcome)

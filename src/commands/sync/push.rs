@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::names::Names;
 use super::settle::{Settled, Wish, WishReceipt, outcome_of, settle};
 use crate::commands::CommandError;
+use crate::metrics::{SYNC_PUSH_ITEMS, SYNC_UNKNOWN_FIELDS};
 use crate::store::installations::Acknowledgement;
 use crate::store::{AppendError, Store};
 use crate::{clock, ids};
@@ -55,7 +56,7 @@ pub async fn push(
     for change in changes {
         match parse(change) {
             Ok(item) => {
-                metrics::counter!("sync_unknown_fields_total").increment(item.unknown as u64);
+                metrics::counter!(SYNC_UNKNOWN_FIELDS).increment(item.unknown as u64);
                 let receipt = names.push_receipt(&item.echo.request_text(), &item.content());
                 slots.push(Slot { item, receipt });
             }
@@ -98,14 +99,23 @@ pub async fn push(
     for Slot { item, receipt } in slots {
         if let Some(outcome) = done.get(&receipt) {
             match serde_json::from_str(outcome) {
-                Ok(outcome) => answer.successful.push(successful(item, &outcome)),
+                Ok(outcome) => {
+                    let outcome: Remembered = outcome;
+                    count(item.contract.entity_type, "accepted");
+                    answer.successful.push(successful(item, &outcome));
+                }
                 Err(_) => answer.failed.push(internal(item)),
             }
         } else {
+            count(item.contract.entity_type, "refused");
             answer.failed.push(failure(item, refusals.get(&receipt)));
         }
     }
     Ok(answer)
+}
+
+fn count(entity_type: &'static str, outcome: &'static str) {
+    metrics::counter!(SYNC_PUSH_ITEMS, "type" => entity_type, "outcome" => outcome).increment(1);
 }
 
 /// What items were answered that are done with already, by their receipts.

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::metrics::COMMANDS;
 use aggregates::entity::AnyEntity;
+use aggregates::entity::ChangeKind;
 use aggregates::sync::desk::{
-    Ask, AskError, Claim as DraftClaim, ClaimAction, Closed, Closing, Decision, Desk, Draft,
-    DraftEvent, Need, STATE_VERSION, StreamDraft, Verdict,
+    Action, Ask, AskError, Claim as DraftClaim, ClaimAction, Closed, Closing, Decision, Desk,
+    Draft, DraftEvent, Need, STATE_VERSION, StreamDraft, Verdict,
 };
 use aggregates::{Metadata, Purpose, UserId};
 use futures_util::future::join_all;
@@ -121,7 +123,35 @@ pub async fn settle(
         }
         request.attempt(&wishes, &open, &mut settled).await?;
     }
-    Ok((0..wishes.len()).map(|item| settled.remove(&item).unwrap_or(Settled::Busy)).collect())
+    let settled = (0..wishes.len()).map(|item| settled.remove(&item).unwrap_or(Settled::Busy));
+    Ok(wishes
+        .iter()
+        .zip(settled)
+        .inspect(|(wish, settled)| count(wish, settled))
+        .map(|(_, settled)| settled)
+        .collect())
+}
+
+fn count(wish: &Wish, settled: &Settled) {
+    let command = match &wish.ask.action {
+        Action::Change { change, .. } => match change.kind {
+            ChangeKind::Create => "create",
+            ChangeKind::Update => "update",
+            ChangeKind::Delete => "delete",
+        },
+        Action::Create(_) => "create",
+        Action::Session(_) => "lifecycle",
+    };
+    let outcome = match settled {
+        Settled::Done(applied) => applied.verdict.effect.as_str(),
+        Settled::Before(_) => "repeated",
+        Settled::Refused(_) => "refused",
+        Settled::Busy => "busy",
+        Settled::Failed(_) => "failed",
+    };
+    let aggregate = wish.ask.contract.aggregate_type;
+    metrics::counter!(COMMANDS, "aggregate" => aggregate, "command" => command, "outcome" => outcome)
+        .increment(1);
 }
 
 /// A random wait, so that two who met do not meet again.

@@ -63,6 +63,7 @@ pub(super) async fn get_changes(
     let request = request(&query, device.to_string())?;
     let tag = tag(&query);
     let page = pull(&app.store, &app.cursor_key, caller.user, &request).await?;
+    metrics::histogram!(crate::metrics::SYNC_PULL_ROWS).record(page.changes.len() as f64);
     let unchanged = page.changes.is_empty() && !page.has_more && matches(&headers, &tag);
     let mut response = if unchanged {
         StatusCode::NOT_MODIFIED.into_response()
