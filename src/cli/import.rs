@@ -28,6 +28,9 @@ const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// The device an import stands for; the same in every run.
 const DEVICE: Uuid = Uuid::from_u128(0x3d8c_52b0_7a1f_4e69_8c04_d6f1_29ab_7e35);
 
+/// Counts of an answer that the summary tells already, or that do not add up over batches.
+const TOLD: [&str; 4] = ["totalReceived", "successfulCount", "failedCount", "durationMs"];
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Source {
     /// The export.xml of Apple Health
@@ -217,7 +220,7 @@ impl Summary {
         }
         if let Value::Object(counts) = &result.metrics {
             for (name, value) in counts {
-                if let Some(value) = value.as_u64() {
+                if let Some(value) = value.as_u64().filter(|_| !TOLD.contains(&name.as_str())) {
                     *self.counts.entry(name.clone()).or_default() += value;
                 }
             }
@@ -287,7 +290,7 @@ mod tests {
                  "errorCode": "BUSY", "retryable": true, "error": ""},
             ],
             "deletions": null,
-            "metrics": {"recorded": 1, "unchanged": 0, "note": "text"},
+            "metrics": {"recorded": 1, "unchanged": 0, "durationMs": 9, "note": "text"},
         }))
         .unwrap();
         let mut summary = Summary::default();
