@@ -318,8 +318,7 @@ fn print(lines: &[Line], output: &Output) -> io::Result<()> {
         return lines.iter().try_for_each(report::json);
     }
     let terminal = Terminal::of_stdout();
-    let mut table =
-        Table::new(["#position", "committed", "event", "stream", "#seq", "person", "content"]);
+    let mut table = Table::new(["#position", "committed", "event", "stream", "#seq", "content"]);
     for line in lines {
         table.row([
             line.position.to_string(),
@@ -327,7 +326,6 @@ fn print(lines: &[Line], output: &Output) -> io::Result<()> {
             line.event_type.clone(),
             format!("{}/{}", line.stream_type, short(&line.stream_id)),
             line.sequence.to_string(),
-            short(&line.user_id.to_string()).to_owned(),
             line.size(),
         ]);
     }
