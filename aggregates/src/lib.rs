@@ -25,6 +25,8 @@ pub mod metric;
 pub mod product;
 pub mod recorded;
 pub mod registry;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod segment;
 pub mod session;
 pub mod subject;

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod demo;
+pub mod dev;
 mod doctor;
 mod import;
 mod log;

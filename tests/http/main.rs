@@ -5,5 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod erasure;
 mod health;
+mod sync;
 mod world;

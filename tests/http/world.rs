@@ -135,6 +135,26 @@ pub struct Person<'a> {
 }
 
 impl Person<'_> {
+    /// Another phone of the same person.
+    pub fn other_phone(&self) -> Self {
+        let Self { world, user, token, .. } = self;
+        Self { world, user: *user, token: token.clone(), device: ids::new_id() }
+    }
+
+    /// A request of a caller who names this installation, or none.
+    pub fn get_as(&self, path: &str, device: Option<&str>) -> RequestBuilder {
+        let request = self.world.request(reqwest::Method::GET, path).bearer_auth(&self.token);
+        match device {
+            Some(device) => request.header("x-device-id", device),
+            None => request,
+        }
+    }
+
+    /// What the phone calls itself.
+    pub fn device(&self) -> String {
+        self.device.to_string()
+    }
+
     pub fn get(&self, path: &str) -> RequestBuilder {
         self.request(reqwest::Method::GET, path)
     }
