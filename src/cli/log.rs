@@ -299,6 +299,11 @@ impl Line {
         Ok(())
     }
 
+    /// For lines that people scan: without the year and what is smaller than a second.
+    fn time(&self) -> String {
+        self.committed_at.get(5..19).unwrap_or(&self.committed_at).replace('T', " ")
+    }
+
     fn size(&self) -> String {
         match self.content {
             Readability::Clear => format!("{} B", self.payload_bytes),
@@ -313,16 +318,14 @@ fn print(lines: &[Line], output: &Output) -> io::Result<()> {
         return lines.iter().try_for_each(report::json);
     }
     let terminal = Terminal::of_stdout();
-    let mut table =
-        Table::new(["#position", "committed", "event", "stream", "#seq", "person", "content"]);
+    let mut table = Table::new(["#position", "committed", "event", "stream", "#seq", "content"]);
     for line in lines {
         table.row([
             line.position.to_string(),
-            line.committed_at.clone(),
+            line.time(),
             line.event_type.clone(),
             format!("{}/{}", line.stream_type, short(&line.stream_id)),
             line.sequence.to_string(),
-            short(&line.user_id.to_string()).to_owned(),
             line.size(),
         ]);
     }
@@ -340,7 +343,7 @@ fn print_short(line: &Line) -> io::Result<()> {
     report::text(&format!(
         "{:>9}  {}  {:<28}  {}/{} #{}  {}\n",
         line.position,
-        line.committed_at,
+        line.time(),
         line.event_type,
         line.stream_type,
         short(&line.stream_id),
@@ -368,7 +371,7 @@ fn print_whole(lines: &[Line]) -> io::Result<()> {
     }
     report::text(&table.render(Terminal::of_stdout()))?;
     for revealed in lines.iter().filter_map(|line| line.revealed.as_ref()) {
-        let pretty = serde_json::to_string_pretty(revealed)?;
+        let pretty = serde_json::to_string_pretty(&serde_json::to_value(revealed)?)?;
         report::text(&format!("\n{}\n", printable(&pretty)))?;
     }
     Ok(())

@@ -107,8 +107,10 @@ fn disk(path: &Path) -> Check {
 fn space(free: u64) -> Check {
     let detail = format!("{} MiB free", free >> 20);
     match free {
-        ..DISK_FAIL => Check::fail("disk", detail, "make room: a full disk stops all writes"),
-        ..DISK_WARN => Check::warn("disk", detail, "make room soon"),
+        _ if free < DISK_FAIL => {
+            Check::fail("disk", detail, "make room: a full disk stops all writes")
+        }
+        _ if free < DISK_WARN => Check::warn("disk", detail, "make room soon"),
         _ => Check::ok("disk", detail),
     }
 }

@@ -1,0 +1,81 @@
+//! The program as an operator runs it: one data directory, no server, command after command.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::DataDir;
+
+/// The program on a data directory of its own. Nobody listens on its address.
+struct Operator {
+    directory: DataDir,
+}
+
+impl Operator {
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
+        command.env_remove("DATABASE_URL").env_remove("TIDEMARK_TOKEN").env_remove("TIDEMARK_JWKS");
+        command.arg("--data-dir").arg(self.directory.path());
+        command.args(["--listen", "127.0.0.1:9", "--log", "error"]).args(arguments);
+        command.output().expect("the program")
+    }
+
+    /// The lines of JSON that a command prints, after it ended as it should.
+    fn json(&self, code: i32, arguments: &[&str]) -> Vec<Value> {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    fn refused(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+}
+
+#[test]
+fn an_operator_imports_looks_and_verifies() {
+    let operator = Operator { directory: DataDir::new() };
+    let export = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/apple-health");
+    let export = export.join("export.xml");
+    let import = ["import", "apple-health", export.to_str().unwrap(), "--user", "ada", "--json"];
+    let first = operator.json(0, &import);
+    assert!(first[0]["accepted"].as_u64() > Some(500), "{}", first[0]);
+    assert_eq!(first[0]["accepted"], first[0]["read"]["samples"]);
+    let position = |status: &Value| status["log"]["position"].as_i64().unwrap();
+    let before = position(&operator.json(0, &["status", "--json"])[0]);
+    assert_eq!(operator.json(0, &import)[0]["accepted"], first[0]["accepted"]);
+
+    let product = &operator.json(0, &["catalogue", "define", "--set", "name=Blend", "--json"])[0];
+    assert_eq!(product["fields"]["name"], "Blend");
+    let status = &operator.json(0, &["status", "--json"])[0];
+    assert_eq!(position(status), before + 1, "the second import changed nothing");
+    assert_eq!(
+        (&status["server"]["running"], &status["keys"]["reachable"]),
+        (&false.into(), &true.into())
+    );
+
+    let tail = operator.json(0, &["log", "tail", "--json", "--type", "health_batch.applied"]);
+    assert!(!tail.is_empty() && tail.iter().all(|event| event.get("payload").is_none()));
+    let at = tail[0]["position"].to_string();
+    let shown = operator.json(0, &["log", "show", &at, "--json", "--reveal", "--reason", "a test"]);
+    assert!(shown[0]["payload"]["counts"]["recorded"].as_u64() > Some(0));
+    let access = operator.json(0, &["log", "tail", "--json", "--stream-type", "access"]);
+    assert_eq!(access.len(), 1);
+    assert_eq!(access[0]["user_id"], tail[0]["user_id"]);
+
+    let verified = &operator.json(0, &["verify", "all", "--json"])[0];
+    assert_eq!(verified["ok"], true, "{verified}");
+    let healthy = &operator.json(0, &["doctor", "--json"])[0];
+    assert_eq!(healthy["ok"], true, "{healthy}");
+
+    assert!(operator.refused(1, &["log", "show", "99999"]).starts_with("tidemark: "));
+    assert!(operator.refused(1, &["catalogue", "define", "{}"]).contains("name"));
+    operator.refused(2, &["log", "show", "1", "--reveal"]);
+    operator.refused(1, &["import", "apple-health", "no-such-file", "--user", "ada"]);
+}
