@@ -5,5 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod consumptions;
 mod health;
+mod rest;
+mod sessions;
 mod world;
