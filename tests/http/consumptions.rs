@@ -233,7 +233,7 @@ async fn by_rest_and_by_push_a_consumption_is_the_same() {
     let ann = world.person("ann").await;
     let session = started(&ann, "s").await;
     let made = logged(&ann, consumption("c", now())).await;
-    let push = json!({ "changes": [{
+    let push = json!({ "deviceId": Uuid::from_u128(3), "syncOperationId": "op", "changes": [{
         "requestId": "r-1", "entityType": "consumptions", "entityId": id(&made), "clientId": "c",
         "changeType": "UPDATE", "version": 1, "timestamp": iso(now()),
         "data": { "durationMs": 7000 },

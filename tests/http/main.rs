@@ -5,8 +5,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod consumptions;
 mod health;
 mod rest;
+mod rollups;
 mod sessions;
+mod users;
 mod world;
