@@ -13,6 +13,7 @@
 //! | global position | a place in the whole log, dense: 1, 2, 3, … in commit order |
 //! | purpose | which of a person's keys seals an event: [`Purpose`] |
 
+pub mod access;
 pub mod conflict;
 pub mod consumption;
 pub mod entity;
@@ -24,6 +25,8 @@ pub mod metric;
 pub mod product;
 pub mod recorded;
 pub mod registry;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod segment;
 pub mod session;
 pub mod subject;

@@ -1,5 +1,6 @@
 //! The one list of event types. Tests, the CLI, the documentation and the store all read it.
 
+use crate::access::AccessEvent;
 use crate::entity::{EntityEvent, SyncRecoveryEvent};
 use crate::health_batch::HealthBatchEvent;
 use crate::product::CatalogueProductEvent;
@@ -17,6 +18,7 @@ pub enum AnyEvent {
     Entity(Box<EntityEvent>),
     SyncRecovery(Box<SyncRecoveryEvent>),
     HealthBatch(HealthBatchEvent),
+    Access(Box<AccessEvent>),
     CatalogueProduct(Box<CatalogueProductEvent>),
 }
 
@@ -29,6 +31,7 @@ pub fn types() -> impl Iterator<Item = &'static EventType> {
         .chain(EntityEvent::types())
         .chain(SyncRecoveryEvent::types())
         .chain(HealthBatchEvent::types())
+        .chain(AccessEvent::types())
         .chain(CatalogueProductEvent::types())
 }
 
@@ -53,6 +56,7 @@ impl AnyEvent {
             "catalogue_product" => {
                 CatalogueProductEvent::decode(event_type, payload, blob).map(Into::into)
             }
+            "access" => AccessEvent::decode(event_type, payload, blob).map(Into::into),
             _ => EntityEvent::decode(event_type, payload, blob).map(Into::into),
         }
     }
@@ -66,6 +70,7 @@ impl AnyEvent {
             Self::Entity(event) => event.encode(),
             Self::SyncRecovery(event) => event.encode(),
             Self::HealthBatch(event) => event.encode(),
+            Self::Access(event) => event.encode(),
             Self::CatalogueProduct(event) => event.encode(),
         }
     }
@@ -79,6 +84,7 @@ impl AnyEvent {
             Self::Entity(event) => event.descriptor(),
             Self::SyncRecovery(event) => event.descriptor(),
             Self::HealthBatch(event) => event.descriptor(),
+            Self::Access(event) => event.descriptor(),
             Self::CatalogueProduct(event) => event.descriptor(),
         }
     }
@@ -123,5 +129,11 @@ impl From<UserEvent> for AnyEvent {
 impl From<CatalogueProductEvent> for AnyEvent {
     fn from(event: CatalogueProductEvent) -> Self {
         Self::CatalogueProduct(Box::new(event))
+    }
+}
+
+impl From<AccessEvent> for AnyEvent {
+    fn from(event: AccessEvent) -> Self {
+        Self::Access(Box::new(event))
     }
 }

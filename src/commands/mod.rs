@@ -3,6 +3,8 @@
 //! Nothing here knows of HTTP. A command answers from what it decided, never by reading a
 //! projection of its own effect.
 
+pub mod access;
+pub mod catalogue;
 pub mod consumptions;
 pub mod entities;
 pub mod health;

@@ -80,7 +80,11 @@ impl Accounts {
     ) -> Result<UserId, AccountError> {
         let pseudonym = self.lookup.lookup_hash(IDENTITY, &[issuer, subject]);
         if let Some(user) = self.known.get(&pseudonym).await {
-            return Ok(user);
+            // Only that the identity leads here is remembered, not that the account lives.
+            return match self.store.subjects().of(user).await?.is_erased() {
+                false => Ok(user),
+                true => Err(AccountError::Erased),
+            };
         }
         for _ in 0..ATTEMPTS {
             let user = match self.find(&pseudonym).await? {

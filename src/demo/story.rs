@@ -273,7 +273,7 @@ impl Story {
         let (at_home, at_work) = (ada.on_device(ids::new_id()), ada.on_device(ids::new_id()));
         let (mut home, mut work) =
             (Phone::new(at_home.device_id()), Phone::new(at_work.device_id()));
-        let minute = |n: i64| crate::client::wire::wire_time(ago(60 - n));
+        let minute = |n: i64| crate::client::wire::wire_time(ago(30 - n));
         let session = home.create(
             "sessions",
             fields(json!({

@@ -30,6 +30,14 @@ use self::error::{ApiError, code};
 pub use self::serve::{Timing, serve};
 pub use self::state::AppState;
 
+/// The OpenAPI document, as it is served and as it lies in `docs/`.
+pub fn document() -> utoipa::openapi::OpenApi {
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .merge(ops::routes())
+        .merge(v1::routes())
+        .into_openapi()
+}
+
 /// The whole server as one service.
 pub fn router(state: AppState) -> Router {
     assemble(v1::routes(), state)

@@ -25,6 +25,11 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<(), MigrateError> {
     Ok(())
 }
 
+/// The versions of all migrations this program knows, oldest first.
+pub fn versions() -> Vec<i64> {
+    MIGRATIONS.iter().map(|migration| migration.version).collect()
+}
+
 /// A short name for exactly this set of migrations; databases with the same digest have the same schema.
 pub fn migrations_digest() -> String {
     let mut hasher = SipHasher13::new();

@@ -7,9 +7,11 @@ mod support;
 
 mod access;
 mod consumptions;
+mod erasure;
 mod health;
 mod rest;
 mod rollups;
 mod sessions;
+mod sync;
 mod users;
 mod world;

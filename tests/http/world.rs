@@ -26,20 +26,40 @@ use crate::support::{self, TestDatabase};
 /// A running server.
 pub struct World {
     pub app: Arc<App>,
-    pub database: TestDatabase,
+    pub database: Arc<TestDatabase>,
     client: Client,
     base: String,
     issuer: DevIssuer,
     server: JoinHandle<()>,
-    _directory: support::DataDir,
+    directory: Arc<support::DataDir>,
 }
 
 impl World {
+    /// A server that lets people ask as often as they like: tests are faster than phones.
     pub async fn new() -> Self {
-        let database = support::database().await;
+        Self::with(Limits { rates: BTreeMap::new(), ..Limits::default() }).await
+    }
+
+    /// A server with these limits.
+    pub async fn with(limits: Limits) -> Self {
         let directory = support::DataDir::new();
+        std::fs::create_dir_all(directory.path()).unwrap();
+        Self::start(Arc::new(support::database().await), Arc::new(directory), limits).await
+    }
+
+    /// Another server process on the same databases.
+    pub async fn another(&self) -> Self {
+        let (database, directory) = (Arc::clone(&self.database), Arc::clone(&self.directory));
+        let limits = Limits { rates: BTreeMap::new(), ..Limits::default() };
+        Self::start(database, directory, limits).await
+    }
+
+    async fn start(
+        database: Arc<TestDatabase>,
+        directory: Arc<support::DataDir>,
+        limits: Limits,
+    ) -> Self {
         let data_dir = directory.path();
-        std::fs::create_dir_all(&data_dir).unwrap();
         let config = Config {
             data_dir: data_dir.clone(),
             database: DatabaseConfig::External {
@@ -59,8 +79,7 @@ impl World {
             Arc::new(Directory(Arc::clone(&slot))),
             Arc::new(Ready),
             metrics::install().unwrap(),
-            // Tests ask more often than a phone.
-            Limits { rates: BTreeMap::new(), ..Limits::default() },
+            limits,
         );
         state.app = slot;
         let timing = Timing::from(&*state.limits);
@@ -70,7 +89,7 @@ impl World {
             serve(listener, router(state), pending(), timing).await.unwrap();
         });
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { app, database, client, base, issuer, server, _directory: directory }
+        Self { app, database, client, base, issuer, server, directory }
     }
 
     /// A person with an account, and their phone.
@@ -116,6 +135,26 @@ pub struct Person<'a> {
 }
 
 impl Person<'_> {
+    /// Another phone of the same person.
+    pub fn other_phone(&self) -> Self {
+        let Self { world, user, token, .. } = self;
+        Self { world, user: *user, token: token.clone(), device: ids::new_id() }
+    }
+
+    /// A request of a caller who names this installation, or none.
+    pub fn get_as(&self, path: &str, device: Option<&str>) -> RequestBuilder {
+        let request = self.world.request(reqwest::Method::GET, path).bearer_auth(&self.token);
+        match device {
+            Some(device) => request.header("x-device-id", device),
+            None => request,
+        }
+    }
+
+    /// What the phone calls itself.
+    pub fn device(&self) -> String {
+        self.device.to_string()
+    }
+
     pub fn get(&self, path: &str) -> RequestBuilder {
         self.request(reqwest::Method::GET, path)
     }

@@ -5,7 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
+mod catalogue;
 mod erasure;
 mod log;
 mod projector;
+mod verify;
 mod world;

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{TestDatabase, empty_database};
+use crate::support::{TestDatabase, database as support_database};
 use world::{DAY_MS, Poison, START_MS, World, person};
 
 struct Side {
@@ -35,7 +35,7 @@ struct Side {
 }
 
 async fn side() -> Side {
-    let database = empty_database().await;
+    let database = support_database().await;
     let pool = database.pool();
     Side { pool, world: World::default(), _database: database }
 }

@@ -9,14 +9,16 @@ use crate::event::{DecodeError, Encoded, EventType, StoredEvent, from_payload, t
 pub const TYPE: &str = "catalogue_product";
 
 /// What happened to a product of the catalogue.
+///
+/// Its serde form is what `cqrs_es` repositories store as the payload, so it is the payload that
+/// [`encode`](StoredEvent::encode) makes, with no tag around it: the type has a column of its own.
+/// Reading it back tells the variants apart by the fields that only one of them requires, tried
+/// in this order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", content = "data")]
+#[serde(untagged)]
 pub enum CatalogueProductEvent {
-    #[serde(rename = "catalogue_product.defined")]
     Defined(ProductDefined),
-    #[serde(rename = "catalogue_product.updated")]
     Updated(ProductUpdated),
-    #[serde(rename = "catalogue_product.withdrawn")]
     Withdrawn(ProductWithdrawn),
 }
 

@@ -57,3 +57,23 @@ fn a_product_needs_a_name_and_sane_values() {
 fn nothing_in_the_catalogue_is_personal() {
     assert!(CatalogueProductEvent::types().iter().all(|entry| entry.purpose.is_none()));
 }
+
+/// Through a `cqrs_es` repository and through our own store, a payload is the same JSON.
+#[test]
+fn both_ways_into_the_log_store_one_payload() {
+    let commands = vec![
+        define(json!({"name": "Evening blend", "effects": ["calm"]})),
+        ProductCommand::Update { fields: object(json!({"category": null, "name": "Night"})) },
+        ProductCommand::Withdraw,
+    ];
+    let mut product = CatalogueProduct::default();
+    for command in commands {
+        let events = product.decide(command, &Context::now(7)).unwrap();
+        let [event] = events.as_slice() else { panic!("one event") };
+        let stored = event.encode();
+        let foreign = serde_json::to_value(event).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&stored.payload).unwrap(), foreign);
+        assert_eq!(&serde_json::from_value::<CatalogueProductEvent>(foreign).unwrap(), event);
+        product.apply(event.clone());
+    }
+}

@@ -123,6 +123,10 @@ impl Echo {
         }
     }
 
+    fn refuse(self, errors: &[FieldError]) -> Box<Failed> {
+        Box::new(self.invalid(errors))
+    }
+
     fn invalid(self, errors: &[FieldError]) -> Failed {
         let error = match errors {
             [only] => format!("{} {}", only.pointer.trim_start_matches('/'), only.message),
@@ -143,10 +147,10 @@ impl Echo {
 ///
 /// # Errors
 /// The item's failure, with every field that is wrong.
-pub fn parse(item: &Value) -> Result<PushItem, Failed> {
+pub fn parse(item: &Value) -> Result<PushItem, Box<Failed>> {
     let echo = Echo::of(item);
     let Some(object) = item.as_object() else {
-        return Err(echo.invalid(&[FieldError::new("", "not_an_object", "must be an object")]));
+        return Err(echo.refuse(&[FieldError::new("", "not_an_object", "must be an object")]));
     };
     let mut errors = Vec::new();
     if !matches!(&echo.request_id, Value::Number(_))
@@ -165,7 +169,7 @@ pub fn parse(item: &Value) -> Result<PushItem, Failed> {
     }
     let ids = ids(object, &mut errors);
     let (Some(contract), Some(kind), true) = (contract, kind, errors.is_empty()) else {
-        return Err(echo.invalid(&errors));
+        return Err(echo.refuse(&errors));
     };
     let (fields, unknown) = match (kind, object.get("data")) {
         (ChangeKind::Delete, _) => (crate::entity::Fields::new(), 0),
@@ -173,12 +177,12 @@ pub fn parse(item: &Value) -> Result<PushItem, Failed> {
             Ok(normalised) => (normalised.fields, normalised.unknown),
             Err(errors) => {
                 let errors: Vec<_> = errors.into_iter().map(in_data).collect();
-                return Err(echo.invalid(&errors));
+                return Err(echo.refuse(&errors));
             }
         },
         _ => {
             let error = FieldError::new("data", "not_an_object", "must be an object");
-            return Err(echo.invalid(&[error]));
+            return Err(echo.refuse(&[error]));
         }
     };
     let number = |key: &str| object.get(key).and_then(Value::as_i64);

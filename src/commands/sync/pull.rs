@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use aggregates::UserId;
+use aggregates::entity::EntityContract;
 use aggregates::entity::time::format_instant;
-use aggregates::entity::{AnyEntity, EntityContract};
 use aggregates::sync::cursor::{Composite, Pair, Place, Signer};
 use aggregates::sync::desk::EntityKey;
 use aggregates::sync::pull::{FeedRow, Page, types};
-use aggregates::{Purpose, UserId};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -198,14 +198,15 @@ async fn change(
         Op::Create | Op::Update => {
             let operation = if row.op == Op::Create { "CREATE" } else { "UPDATE" };
             let entity = facts::open(store, EntityKey::new(contract, id), row).await?;
-            (operation, shown(&entity, id, user))
+            (operation, entity.to_wire(id, user))
         }
     };
-    let server_id = id;
-    Ok(Change { entity_type: contract.entity_type, operation, server_id, data, timestamp, origin })
-}
-
-fn shown(entity: &AnyEntity, id: Uuid, user: UserId) -> Map<String, Value> {
-    debug_assert!(entity.contract().purpose != Some(Purpose::Health), "not synced this way");
-    entity.to_wire(id, user)
+    Ok(Change {
+        entity_type: contract.entity_type,
+        operation,
+        server_id: id,
+        data,
+        timestamp,
+        origin,
+    })
 }

@@ -59,7 +59,7 @@ pub async fn push(
                 let receipt = names.push_receipt(&item.echo.request_text(), &item.content());
                 slots.push(Slot { item, receipt });
             }
-            Err(failed) => answer.failed.push(failed),
+            Err(failed) => answer.failed.push(*failed),
         }
     }
     if slots.is_empty() {

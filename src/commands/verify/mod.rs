@@ -1,9 +1,13 @@
-//! Is what is kept beside the log still what the log says?
+//! Is what is stored still what it follows from?
 //!
-//! Rows, states and marks that commands read are written together with the events they follow
-//! from. These checks fold the events anew and name every difference. A finding holds ids and
-//! types, never what a person recorded.
+//! [`log`] checks the log against itself; the others check rows, states and marks that commands
+//! read, and that are written together with the events they follow from, against the fold of
+//! those events. Everything here only reads. A finding holds ids, places and types, never what a
+//! person recorded.
 
+pub mod bookkeeping;
+pub mod log;
+pub mod people;
 pub mod samples;
 pub mod streams;
 
@@ -11,6 +15,7 @@ pub use samples::verify_segments;
 pub use streams::verify_streams;
 
 use aggregates::{Recorded, UserId};
+use serde::Serialize;
 
 use crate::store::{Filter, ReadError, Store};
 
@@ -36,5 +41,51 @@ async fn each_event(
         let Some(last) = page.last() else { return Ok(()) };
         after = last.position;
         page.into_iter().for_each(&mut fold);
+    }
+}
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The event at fault, or after which one is missing; none where it is not about one event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<i64>,
+    /// A stable name: `leaf`, `gap`, `sequence`, …
+    pub kind: &'static str,
+    /// For people: ids, numbers and names of types.
+    pub detail: String,
+}
+
+/// Faults found: all are counted, the first are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Faults {
+    pub count: u64,
+    pub first: Vec<Fault>,
+    #[serde(skip)]
+    keep: usize,
+}
+
+impl Faults {
+    /// Keeps the first `keep` faults.
+    pub fn keeping(keep: usize) -> Self {
+        Self { keep, ..Self::default() }
+    }
+
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        position: impl Into<Option<i64>>,
+        kind: &'static str,
+        detail: impl Into<String>,
+    ) {
+        self.count += 1;
+        if self.first.len() < self.keep {
+            let detail = detail.into();
+            self.first.push(Fault { position: position.into(), kind, detail });
+        }
     }
 }

@@ -3,12 +3,12 @@
 use aggregates::entity::{AnyEntity, find_contract_of_stream};
 use aggregates::user::User;
 use aggregates::{Content, Recorded, UserId, registry};
+use cqrs_es::Aggregate;
 use serde_json::Value;
 
-use crate::commands::load::Stateful;
+use crate::commands::load::{ENTITY_STATE_VERSION, Stateful};
 use crate::store::streams::StreamHead;
 use crate::store::{ReadError, Store};
-use cqrs_es::Aggregate;
 
 /// Streams or events of one page.
 const PAGE: i64 = 500;
@@ -48,6 +48,14 @@ impl Folded {
             return Some(Self::User(Box::default()));
         }
         find_contract_of_stream(aggregate_type).map(AnyEntity::new).map(Self::Entity)
+    }
+
+    /// Of the fold; states of another one are folded anew when they are read next.
+    fn version(&self) -> i32 {
+        match self {
+            Self::User(_) => User::STATE_VERSION,
+            Self::Entity(_) => ENTITY_STATE_VERSION,
+        }
     }
 
     fn apply(&mut self, recorded: Recorded) {
@@ -96,8 +104,7 @@ async fn verify(store: &Store, head: StreamHead) -> Result<Option<String>, ReadE
     };
     let (version, sequence) = (head.state_version, head.sequence);
     let Some(stored) = store.open_head(head, purpose).await?.state else { return Ok(None) };
-    if matches!(folded, Folded::User(_)) && version != User::STATE_VERSION {
-        // Folded anew when it is read next.
+    if version != folded.version() {
         return Ok(None);
     }
     let mut after = 0;

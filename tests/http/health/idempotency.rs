@@ -67,6 +67,33 @@ async fn health_01_05_the_same_samples_under_many_ids_are_stored_once() {
 }
 
 #[tokio::test]
+async fn health_01_02_two_servers_order_one_person() {
+    let world = World::new().await;
+    let other = world.another().await;
+    let (here, there) = (world.person("ann").await, other.person("ann").await);
+    assert_eq!(here.user, there.user);
+    let request = body(ids::new_id(), &[heart_rate("a", MARCH, 61)], &[deletion("x", None)]);
+    let uploads = (0..10).map(|n| {
+        let person = [&here, &there][n % 2];
+        let samples = [heart_rate(&format!("r-{}", n / 2), MARCH + n as i64 % 2, 61)];
+        let request = &request;
+        async move {
+            let upload = person.upload(&samples, &[]).await;
+            assert_eq!(upload.status, 200, "{}", upload.body);
+            person.send(request).await
+        }
+    });
+    let answers = join_all(uploads).await;
+    for answer in &answers {
+        assert_eq!(lasting(answer), lasting(&answers[0]));
+    }
+    let stored = here.stored().await;
+    assert_eq!((stored.active(), stored.health_seq), (11, 11));
+    assert_eq!(here.batches().await.len(), 11);
+    here.verify().await;
+}
+
+#[tokio::test]
 async fn health_05_unchanged_uploads_move_no_reader() {
     let world = World::new().await;
     let ann = world.person("ann").await;

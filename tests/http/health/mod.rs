@@ -84,6 +84,18 @@ fn codes(list: &Value) -> Vec<&str> {
     list.as_array().unwrap().iter().map(|item| item["errorCode"].as_str().unwrap()).collect()
 }
 
+/// Waits until so many appends wait for a lock, and tells their processes.
+async fn waiting_appends(admin: &mut sqlx::PgConnection, count: usize) -> Vec<i32> {
+    let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND datname = current_database() AND query LIKE '%FROM append(%'";
+    loop {
+        let pids: Vec<i32> = sqlx::query_scalar(waiting).fetch_all(&mut *admin).await.unwrap();
+        if pids.len() >= count {
+            return pids;
+        }
+    }
+}
+
 /// What is stored of one person.
 #[derive(Clone, Debug, PartialEq)]
 struct Stored {

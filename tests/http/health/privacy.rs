@@ -4,6 +4,7 @@ use aggregates::{Metadata, Purpose};
 use tidemark::commands::subject::shred;
 
 use super::*;
+use crate::support;
 use crate::world::World;
 
 async fn set(person: &Person<'_>, health: Value) {
@@ -99,6 +100,30 @@ async fn health_28_rules_and_uploads_at_once_agree_on_an_order() {
     let types: Vec<String> = events.await.unwrap().into_iter().map(|e| e.event_type).collect();
     let off = types.iter().position(|name| name == "user.health_privacy_changed").unwrap();
     assert!(types[off..].iter().all(|name| name != "health_batch.applied"), "{types:?}");
+    ann.verify().await;
+}
+
+#[tokio::test]
+async fn health_28_a_decision_under_old_rules_is_made_again() {
+    let world = World::new().await;
+    let ann = world.person("ann").await;
+    let mut blocker = support::connect(&world.database.log).await;
+    let mut first = support::connect(&world.database.log).await;
+    let mut second = support::connect(&world.database.log).await;
+    sqlx::raw_sql("BEGIN; SELECT 1 FROM log_head FOR UPDATE").execute(&mut blocker).await.unwrap();
+    // The change of the rules is first in the queue for the log; the upload still sees the old.
+    let off = set(&ann, json!({ "allowHealthDataUpload": false }));
+    let upload = async {
+        waiting_appends(&mut first, 1).await;
+        ann.upload(&[heart_rate("r", MARCH, 61)], &[]).await
+    };
+    let release = async {
+        waiting_appends(&mut second, 2).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut blocker).await.unwrap();
+    };
+    let ((), answer, ()) = tokio::join!(off, upload, release);
+    assert_eq!((answer.status.as_u16(), answer.code()), (403, "FORBIDDEN"));
+    assert_eq!(ann.stored().await.rows.len(), 0);
     ann.verify().await;
 }
 

@@ -108,3 +108,17 @@ async fn a_batch_too_large_for_one_event_is_to_be_sent_in_parts() {
     assert_eq!(ann.stored().await.active(), 500);
     ann.verify().await;
 }
+
+#[tokio::test]
+async fn health_routes_count_as_sync_and_are_documented() {
+    let world = World::with(tidemark::http::state::Limits::default()).await;
+    let ann = world.person("ann").await;
+    let answer = ann.upload(&[heart_rate("r", MARCH, 61)], &[]).await;
+    assert_eq!(answer.header("x-ratelimit-limit"), "200");
+    let document = Answer::of(world.request(reqwest::Method::GET, "/openapi.json")).await.body;
+    assert!(document["paths"][UPSERT]["post"].is_object());
+    let cursor = &document["paths"]["/api/v1/health/samples/cursor"]["get"]["parameters"];
+    let names: BTreeSet<&str> =
+        cursor.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["cursor", "endTime", "limit", "metricCode", "startTime"].into());
+}

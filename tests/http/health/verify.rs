@@ -109,7 +109,7 @@ async fn a_state_that_does_not_follow_from_its_events_is_found() {
                 op: Op::Create,
                 origin: None,
                 state: Some(NewState {
-                    version: 1,
+                    version: tidemark::commands::load::ENTITY_STATE_VERSION,
                     json: serde_json::to_vec(&session).unwrap(),
                     purpose: Purpose::Activity,
                 }),

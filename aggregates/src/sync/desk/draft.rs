@@ -1,11 +1,11 @@
 //! What a desk hands over to be written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use super::facts::{AliasKey, EntityKey};
-use super::{AskError, Closed, Desk, STATE_VERSION, Verdict};
+use super::{AskError, Closed, Desk, Verdict};
 use crate::entity::SyncRecovery;
 use crate::{AnyEvent, StreamId};
 
@@ -31,13 +31,8 @@ pub struct StreamDraft {
     pub deleted: bool,
     /// The installation of the last event.
     pub origin: Option<Uuid>,
-    /// JSON of the state after them, in [`STATE_VERSION`].
+    /// JSON of the state after them, in [`STATE_VERSION`](super::STATE_VERSION).
     pub state: Option<String>,
-}
-
-impl StreamDraft {
-    /// Version of [`state`](Self::state).
-    pub const STATE_VERSION: i32 = STATE_VERSION;
 }
 
 /// An event with the ask that led to it.
@@ -246,10 +241,5 @@ impl Draft {
     /// Whether there is nothing to write.
     fn is_empty(&self) -> bool {
         self.streams.is_empty() && self.claims.is_empty() && self.items.is_empty()
-    }
-
-    /// The ids of its streams.
-    pub fn stream_ids(&self) -> BTreeSet<&StreamId> {
-        self.streams.iter().map(|stream| &stream.stream).collect()
     }
 }

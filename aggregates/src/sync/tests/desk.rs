@@ -228,11 +228,11 @@ fn sync_27_who_waits_and_who_arrives_at_once_do_not_miss_each_other() {
     for waiting_before in [false, true] {
         let mut world = world.clone();
         if waiting_before {
-            world.run(T0, &[earlier.clone()]);
+            world.run(T0, std::slice::from_ref(&earlier));
         }
         let child = consume(&mut world, 2, T0, json!(id(1)));
         let parent = start(&mut world, 1, T0);
-        let (of_child, _) = world.decide(T0, &[child.clone()]);
+        let (of_child, _) = world.decide(T0, std::slice::from_ref(&child));
         let (of_parent, _) = world.decide(T0, &[parent]);
         world.append(&of_parent[0]).expect("the first");
         assert!(world.append(&of_child[0]).is_err(), "the second has to look again");
@@ -306,4 +306,20 @@ fn a_reference_to_a_deleted_or_cancelled_session_is_kept_and_not_counted() {
     assert!(verdicts.iter().all(Result::is_ok));
     assert_eq!(session_of(&world, 3), Some(id(1).to_string()));
     assert!(session(&world, 2).doses.is_empty());
+}
+
+#[test]
+fn sync_02_the_same_change_twice_is_the_same_change_once() {
+    let mut world = World::default();
+    let asks = [start(&mut world, 1, T0), consume(&mut world, 2, T0, json!(id(1)))];
+    let edit = update(&mut world, &CONSUMPTIONS, 2, &json!({ "notes": "once", "durationMs": 7 }));
+    let gone = delete(&mut world, &SESSIONS, 1);
+    world.run(T0, &asks);
+    for ask in [edit, gone] {
+        world.run(T0 + MINUTE, std::slice::from_ref(&ask));
+        let position = world.position;
+        let verdicts = world.run(T0 + MINUTE, &[ask]);
+        assert_eq!(verdicts[0].as_ref().expect("accepted").effect, Effect::Unchanged);
+        assert_eq!(world.position, position);
+    }
 }

@@ -154,13 +154,13 @@ impl Fleet {
             Step::Edit { device, target, whole } => self.edit(device % phones, target, whole),
             Step::Status { device, target, status } => {
                 let word = ["ACTIVE", "PAUSED", "COMPLETED", "CANCELLED"][status % 4];
-                self.set(device % phones, &SESSIONS, target, "status", json!(word), false, false);
+                self.set(device % phones, &SESSIONS, target, "status", json!(word), false);
             }
             Step::Move { device, target, session } => {
                 let device = device % phones;
                 if let Some(session) = self.shown(device, &SESSIONS, session) {
                     let id = json!(session.id);
-                    self.set(device, &CONSUMPTIONS, target, "sessionId", id, false, false);
+                    self.set(device, &CONSUMPTIONS, target, "sessionId", id, false);
                 }
             }
             Step::Delete { device, target } => self.delete(device % phones, target),
@@ -236,9 +236,9 @@ impl Fleet {
     }
 
     fn edit(&mut self, device: usize, target: usize, whole: bool) {
-        let contract = if target % 2 == 0 { &SESSIONS } else { &CONSUMPTIONS };
+        let contract = if target.is_multiple_of(2) { &SESSIONS } else { &CONSUMPTIONS };
         let note = json!(format!("note {}", self.edits.len()));
-        self.set(device, contract, target / 2, "notes", note, whole, true);
+        self.set(device, contract, target / 2, "notes", note, whole);
     }
 
     fn set(
@@ -249,7 +249,6 @@ impl Fleet {
         field: &str,
         value: Value,
         whole: bool,
-        unique: bool,
     ) {
         let Some(key) = self.shown(device, contract, target) else { return };
         let mut data = Map::new();
@@ -264,12 +263,12 @@ impl Fleet {
             }
         }
         data.insert(field.to_owned(), value.clone());
-        let wrote = unique.then(|| (field.to_owned(), value));
+        let wrote = (field == "notes").then(|| (field.to_owned(), value));
         self.record(device, key, "UPDATE", &Value::Object(data), wrote);
     }
 
     fn delete(&mut self, device: usize, target: usize) {
-        let contract = if target % 2 == 0 { &SESSIONS } else { &CONSUMPTIONS };
+        let contract = if target.is_multiple_of(2) { &SESSIONS } else { &CONSUMPTIONS };
         if let Some(key) = self.shown(device, contract, target / 2) {
             self.record(device, key, "DELETE", &json!({}), None);
         }

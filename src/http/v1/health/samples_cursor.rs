@@ -1,5 +1,7 @@
 //! `GET /health/samples/cursor`: stored samples, newest first, page by page.
 
+#![expect(unused_qualifications, reason = "the route's macro repeats the parameters' type")]
+
 use aggregates::metric::Metric;
 use aggregates::segment::{Metadata, Sample};
 use base64::Engine;
@@ -87,6 +89,7 @@ struct Item {
     path = "/health/samples/cursor",
     tag = "health",
     security(("bearer" = [])),
+    params(Parameters),
     responses(
         (status = 200, description = "A page", body = Envelope<Samples>),
         (status = 400, description = "A parameter or the cursor is not valid", body = ErrorBody),

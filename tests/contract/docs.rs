@@ -1,0 +1,58 @@
+//! Tables in the documentation that are kept by hand say what the code says.
+
+use std::fs;
+
+use clap::Args;
+use tidemark::config::ConfigArgs;
+use tidemark::http::error::code;
+use tidemark::metrics;
+
+use super::released::root;
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join("docs").join(name)).unwrap()
+}
+
+#[test]
+fn the_error_table_is_complete_and_true() {
+    let page = page("api.md");
+    for code in code::ALL {
+        let row = format!("| `{}` | {} | {} |", code.name, code.status.as_u16(), code.message);
+        assert!(page.contains(&row), "docs/api.md lacks: {row}");
+    }
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let page = page("operations.md");
+    for metric in metrics::ALL {
+        let name = metric.name;
+        assert!(page.contains(&format!("| `{name}` |")), "docs/operations.md lacks {name}");
+    }
+}
+
+#[test]
+fn every_setting_is_documented() {
+    let page = page("operations.md");
+    let command = ConfigArgs::augment_args(clap::Command::new("tidemark"));
+    for setting in command.get_arguments() {
+        let variable = setting.get_env().unwrap().to_str().unwrap();
+        let flag = setting.get_long().unwrap();
+        let row = format!("| `{variable}` | `--{flag}` |");
+        assert!(page.contains(&row), "docs/operations.md lacks: {row}");
+    }
+}
+
+/// Links between pages lead somewhere.
+#[test]
+fn relative_links_have_targets() {
+    for name in ["architecture.md", "privacy.md", "adding.md", "operations.md", "api.md"] {
+        for link in page(name).split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            assert!(root().join("docs").join(target).exists(), "{name}: {target}");
+        }
+    }
+}
