@@ -146,7 +146,10 @@ impl Author<'_> {
         let mut answers: Vec<Option<Result<Granted, EntityError>>> = Vec::new();
         answers.resize_with(changes.len(), || None);
         for (item, stored) in self.remembered(&receipts).await? {
-            answers[item] = Some(self.again(contracts[item], &receipts[item], stored).await);
+            match self.again(contracts[item], &receipts[item], stored).await {
+                Err(EntityError::KeyReused) => return Err(EntityError::KeyReused),
+                answer => answers[item] = Some(answer),
+            }
         }
         let open: Vec<usize> = (0..changes.len()).filter(|item| answers[*item].is_none()).collect();
         let wishes = changes.into_iter().enumerate().filter(|(item, _)| open.contains(item));

@@ -5,7 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
+mod consumptions;
 mod erasure;
 mod health;
+mod rest;
+mod rollups;
+mod sessions;
 mod sync;
+mod users;
 mod world;

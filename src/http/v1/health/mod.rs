@@ -5,6 +5,7 @@ mod freshness;
 mod read;
 mod rollups;
 mod samples_cursor;
+mod shapes;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

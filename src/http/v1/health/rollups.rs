@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::read::{self, date, refused};
+use super::shapes::{FreshnessShape, QualityShape, SummaryShape};
 use crate::http::envelope::Envelope;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Caller, Query, System};
@@ -59,7 +60,7 @@ pub(super) struct Parameters {
 pub(super) struct Rollups {
     items: Vec<Item>,
     /// Of the whole range, not only of this page.
-    #[schema(value_type = Value)]
+    #[schema(value_type = SummaryShape)]
     summary: Summary,
     pagination: Page,
 }
@@ -95,9 +96,9 @@ struct Item {
     avg_val: Option<f64>,
     /// Of most samples of the day, in minutes east of UTC.
     timezone_offset_min: Option<i16>,
-    #[schema(value_type = Value)]
+    #[schema(value_type = FreshnessShape)]
     freshness: Freshness,
-    #[schema(value_type = String)]
+    #[schema(value_type = QualityShape)]
     data_quality: DataQuality,
 }
 
