@@ -42,6 +42,12 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     if roles.len() > 1 {
         tracing::warn!(subject = args.sub, ?roles, "a token with elevated roles was issued");
     }
+    if !config.data_dir.is_dir() {
+        anyhow::bail!(
+            "there is no {} yet (start `tidemark serve` first, or set TIDEMARK_DATA_DIR)",
+            config.data_dir.display()
+        );
+    }
     let issuer = DevIssuer::open(&config.data_dir)?;
     let token = issuer.issue(&args.sub, &roles, Duration::from_secs(args.ttl * 60))?;
     if args.json {

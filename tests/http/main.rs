@@ -1,6 +1,7 @@
 //! The API over real HTTP on real Postgres.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "helpers are handed values made on the spot")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -92,7 +92,7 @@ async fn sync_11_a_delete_is_final_and_what_comes_late_is_kept() {
     let tablet = phone.other_phone();
     let c = new_id();
     let create = consumption(c, json!({ "notes": "old" }));
-    pushed(&phone, &[create.clone()]).await;
+    pushed(&phone, std::slice::from_ref(&create)).await;
     // A tombstone of version 1 deletes, whatever happened since.
     pushed(&tablet, &[update(c, 2, json!({ "notes": "new" }))]).await;
     let gone = pushed(&phone, &[item("DELETE", "consumptions", c, json!({}))]).await;
