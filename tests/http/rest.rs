@@ -68,10 +68,10 @@ pub async fn logged(person: &Person<'_>, body: Value) -> Value {
 }
 
 /// The data of an answer with this status.
-pub fn data(answer: Answer, status: StatusCode) -> Value {
+pub fn data(mut answer: Answer, status: StatusCode) -> Value {
     assert_eq!(answer.status, status, "{}", answer.body);
     assert_eq!(answer.body["success"], true, "{}", answer.body);
-    answer.body["data"].clone()
+    answer.body["data"].take()
 }
 
 pub fn ok(answer: Answer) -> Value {
