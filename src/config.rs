@@ -67,7 +67,8 @@ pub struct ConfigArgs {
     )]
     pub audience: Vec<String>,
 
-    /// Requests a person may make in 15 minutes; 0 sets no limit
+    /// Requests a person may make in 15 minutes; 0 sets no limit [default: 500, of them 200 for sync
+    /// and health; no limit with the development issuer]
     #[arg(long, env = "TIDEMARK_RATE_LIMIT", value_name = "N", global = true)]
     pub rate_limit: Option<u32>,
 
@@ -152,7 +153,8 @@ pub struct IdentityConfig {
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
-    /// Requests in 15 minutes; none stands for the built-in rates, 0 for no limit.
+    /// Requests in 15 minutes, 0 for no limit. None stands for the built-in rates, which hold
+    /// wherever tokens come from an identity provider.
     pub rate_limit: Option<u32>,
 }
 
