@@ -14,15 +14,15 @@ use crate::http::v1::entities::request::Asker;
 
 /// Consumptions to be logged, at most 100.
 #[derive(Serialize, Deserialize, ToSchema)]
-pub(super) struct Batch {
+pub(super) struct ConsumptionBatch {
     consumptions: Vec<NewConsumption>,
 }
 
 /// What became of each consumption, in the order of the request.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Results {
-    results: Vec<Outcome>,
+pub(super) struct BatchResults {
+    results: Vec<BatchOutcome>,
     succeeded: usize,
     failed: usize,
 }
@@ -30,7 +30,7 @@ pub(super) struct Results {
 /// What became of one consumption: either of the two is there.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Outcome {
+pub(super) struct BatchOutcome {
     /// Place in the request, from 0.
     index: usize,
     success: bool,
@@ -51,10 +51,10 @@ pub(super) struct Outcome {
     security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Recognises the request when it is sent again")),
-    request_body = Batch,
+    request_body = ConsumptionBatch,
     responses(
-        (status = 201, description = "All were logged or found", body = Envelope<Results>),
-        (status = 207, description = "Some were not", body = Envelope<Results>),
+        (status = 201, description = "All were logged or found", body = Envelope<BatchResults>),
+        (status = 207, description = "Some were not", body = Envelope<BatchResults>),
         (status = 400, description = "The batch is empty, too large or no batch", body = ErrorBody),
         (status = 401, description = "No valid token", body = ErrorBody),
         (status = 409, description = "The key was used for another request", body = ErrorBody),
@@ -65,8 +65,8 @@ pub(super) struct Outcome {
 pub(super) async fn log_consumptions(
     System(app): System,
     asker: Asker,
-    Json(body): Json<Batch>,
-) -> Result<Envelope<Results>, ApiError> {
+    Json(body): Json<ConsumptionBatch>,
+) -> Result<Envelope<BatchResults>, ApiError> {
     if !(1..=MAX_BATCH).contains(&body.consumptions.len()) {
         return Err(ApiError::invalid_field("/consumptions", "must hold 1 to 100 consumptions"));
     }
@@ -74,7 +74,7 @@ pub(super) async fn log_consumptions(
     let asked = asker.asks(&body);
     let bodies: Vec<Map<String, Value>> = body.consumptions.into_iter().map(|one| one.0).collect();
     let answers = log_all(asked.author(&app), &bodies).await?;
-    let results: Vec<Outcome> = answers
+    let results: Vec<BatchOutcome> = answers
         .into_iter()
         .zip(&bodies)
         .enumerate()
@@ -85,11 +85,11 @@ pub(super) async fn log_consumptions(
                 Err(error) => (None, Some(ApiError::from(error).into_detail())),
             };
             let client_consumption_id = named.map(str::to_owned);
-            Outcome { index, success: error.is_none(), client_consumption_id, data, error }
+            BatchOutcome { index, success: error.is_none(), client_consumption_id, data, error }
         })
         .collect();
     let succeeded = results.iter().filter(|outcome| outcome.success).count();
     let failed = results.len() - succeeded;
     let status = if failed == 0 { StatusCode::CREATED } else { StatusCode::MULTI_STATUS };
-    Ok(Envelope::new(Results { results, succeeded, failed }).with_status(status))
+    Ok(Envelope::new(BatchResults { results, succeeded, failed }).with_status(status))
 }

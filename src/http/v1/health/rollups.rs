@@ -58,17 +58,17 @@ pub(super) struct Parameters {
 /// A page of days, in their order.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Rollups {
-    items: Vec<Item>,
+    items: Vec<RollupDay>,
     /// Of the whole range, not only of this page.
     #[schema(value_type = SummaryShape)]
     summary: Summary,
-    pagination: Page,
+    pagination: RollupPage,
 }
 
 /// Where to go on.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+struct RollupPage {
     /// Null on the last page.
     next_cursor: Option<String>,
     has_more: bool,
@@ -78,7 +78,7 @@ struct Page {
 /// The statistics of one local day.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Item {
+struct RollupDay {
     /// The same for the same metric and day, for ever.
     id: Uuid,
     metric_code: &'static str,
@@ -180,15 +180,15 @@ fn query(parameters: &Parameters) -> Result<DaysQuery, ApiError> {
 fn rollups_of(found: &DaysPage, heard: i64, summary: Summary) -> Rollups {
     let next = found.days.last().filter(|_| found.has_more).map(|day| day.row.key);
     let next_cursor = next.map(|key| Cursor { m: key.metric, d: key.day }.encode());
-    let items: Vec<Item> = found.days.iter().map(|day| item(found, day, heard)).collect();
+    let items: Vec<RollupDay> = found.days.iter().map(|day| item(found, day, heard)).collect();
     let returned_count = items.len();
-    let pagination = Page { next_cursor, has_more: found.has_more, returned_count };
+    let pagination = RollupPage { next_cursor, has_more: found.has_more, returned_count };
     Rollups { items, summary, pagination }
 }
 
-fn item(found: &DaysPage, day: &Day, heard: i64) -> Item {
+fn item(found: &DaysPage, day: &Day, heard: i64) -> RollupDay {
     let row = &day.row;
-    Item {
+    RollupDay {
         id: day.id,
         metric_code: row.key.metric.code(),
         day_utc: row.key.day,
