@@ -10,6 +10,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod housekeeping;
 pub mod http;
 pub mod ids;
 pub mod import;

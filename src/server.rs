@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::app::{App, StartError};
 use crate::auth::dev::{DevIssuer, DevIssuerError};
@@ -17,7 +18,7 @@ use crate::http::rate::{Rate, RateClass, default_rates};
 use crate::http::readiness::SystemReadiness;
 use crate::http::state::{AppState, Limits};
 use crate::projector::service::Projectors;
-use crate::{http, metrics};
+use crate::{housekeeping, http, metrics};
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,7 @@ pub struct Server {
     listener: TcpListener,
     state: AppState,
     projectors: Projectors,
+    housekeeping: JoinHandle<()>,
 }
 
 impl Server {
@@ -81,7 +83,8 @@ impl Server {
             .map_err(|source| ServeError::Listen { address, source })?;
         let address = listener.local_addr()?;
         let projectors = Projectors::start(&app.read_pool, &app.source());
-        Ok(Self { app, address, listener, state, projectors })
+        let housekeeping = housekeeping::start(app.store.clone());
+        Ok(Self { app, address, listener, state, projectors, housekeeping })
     }
 
     /// Serves until `shutdown` completes, then lets running requests finish and closes everything.
@@ -94,6 +97,7 @@ impl Server {
         tracing::info!(address = %self.address, "listening");
         http::serve(self.listener, router, shutdown, timing).await?;
         tracing::info!("stopping");
+        self.housekeeping.abort();
         self.projectors.stop().await;
         self.app.stop().await;
         Ok(())

@@ -7,6 +7,8 @@ use futures_util::future::BoxFuture;
 
 use super::state::{Check, Readiness};
 use crate::app::App;
+use crate::projector::generation;
+use crate::read_models::ReadModel;
 
 /// A database that has not answered by then counts as down.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,9 +34,38 @@ impl Readiness for SystemReadiness {
                 |_| Err("no answer".to_owned()),
                 |checked| checked.map_err(|error| error.to_string()),
             );
-            vec![check("log", log), check("keys", keys)]
+            let projectors = tokio::time::timeout(PATIENCE, projectors(app)).await;
+            let projectors = projectors.unwrap_or_else(|_| Err("no answer".to_owned()));
+            vec![check("log", log), check("keys", keys), projectors_check(projectors)]
         })
     }
+}
+
+/// One line on each live read model; an error where one has none.
+async fn projectors(app: &App) -> Result<String, String> {
+    let failed = |error: sqlx::Error| error.to_string();
+    let head = app.store.head().await.map_err(|error| error.to_string())?.position;
+    let mut db = app.read_pool.acquire().await.map_err(failed)?;
+    let listed = generation::list(&mut db).await.map_err(|error| error.to_string())?;
+    let mut lines = Vec::new();
+    for model in ReadModel::ALL {
+        let name = model.spec().name;
+        let live = listed.iter().find(|one| one.projector == name && one.state == "live");
+        let live = live.ok_or_else(|| format!("{name} has not been built yet"))?;
+        let lag = (head - live.position).max(0);
+        lines.push(format!("{name}: {lag} behind, {} parked", live.parked));
+    }
+    Ok(lines.join("; "))
+}
+
+/// Lag and parked people are told but do not make the server unready: it answers, and says of
+/// every row how fresh it is.
+fn projectors_check(result: Result<String, String>) -> Check {
+    let ok = result.is_ok();
+    let detail = match result {
+        Ok(detail) | Err(detail) => detail,
+    };
+    Check { name: "projectors".to_owned(), ok, detail: Some(detail) }
 }
 
 fn check<T>(name: &str, result: Result<T, String>) -> Check {

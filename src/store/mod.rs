@@ -44,6 +44,7 @@ pub use subjects::{Subject, Subjects};
 
 use crate::keys::Keyring;
 
+pub(crate) const PRUNE: &str = "SELECT prune_receipts($1)";
 pub(crate) const FORGET: &str = "SELECT forget($1, $2, $3)";
 
 /// The storage format this program reads and writes.
@@ -151,6 +152,15 @@ impl Store {
     ) -> Result<Vec<Recorded>, ReadError> {
         let raw = read::raw_stream(&self.pool, stream, after, upto, limit).await?;
         self.open_all(raw).await
+    }
+
+    /// Forgets receipts of requests that appended nothing, older than a time in ms since the Unix
+    /// epoch. Answers how many.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn prune_receipts(&self, before_ms: i64) -> Result<i64, ReadError> {
+        Ok(sqlx::query_scalar(PRUNE).bind(before_ms).fetch_one(&self.pool).await?)
     }
 
     /// Removes what is kept inline for one purpose of a person whose key is destroyed. Repeatable.

@@ -9,20 +9,48 @@ use super::released;
 const BORDERS: &[(&str, &[&str], &str)] = &[
     (
         "aggregates/src",
-        &["sqlx", "axum", "tokio::", "std::fs", "std::net", "std::env", "SystemTime", "Utc::now", "Uuid::new_v4"],
+        &[
+            "sqlx",
+            "axum",
+            "tokio::",
+            "std::fs",
+            "std::net",
+            "std::env",
+            "SystemTime",
+            "Utc::now",
+            "Uuid::new_v4",
+        ],
         "decisions are pure",
     ),
     (
         "projections/src",
-        &["sqlx", "axum", "tokio::", "std::fs", "std::net", "std::env", "SystemTime", "Utc::now", "Uuid::new_v4"],
+        &[
+            "sqlx",
+            "axum",
+            "tokio::",
+            "std::fs",
+            "std::net",
+            "std::env",
+            "SystemTime",
+            "Utc::now",
+            "Uuid::new_v4",
+        ],
         "folds are pure",
     ),
     ("src/http", &["sqlx", "SELECT ", "INSERT INTO", "UPDATE "], "HTTP knows no SQL"),
     ("src/commands", &["StatusCode", "axum::", "crate::http"], "use cases know no HTTP"),
-    ("src/store", &["crate::http", "crate::commands", "crate::projector"], "the store is below its users"),
+    (
+        "src/store",
+        &["crate::http", "crate::commands", "crate::projector"],
+        "the store is below its users",
+    ),
     ("src/sealing", &["sqlx", "tokio::"], "sealing does no IO"),
     ("src/demo", &["crate::store", "crate::commands", "sqlx"], "the demo uses the public API only"),
-    ("src/client", &["crate::store", "crate::commands", "sqlx"], "the client uses the public API only"),
+    (
+        "src/client",
+        &["crate::store", "crate::commands", "sqlx"],
+        "the client uses the public API only",
+    ),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -328,3 +328,21 @@ async fn the_position_at_a_time_is_found_by_search() {
     assert_eq!(world.store.position_at(0).await.unwrap(), 0);
     assert_eq!(world.store.position_at(i64::MAX).await.unwrap(), 8);
 }
+
+#[tokio::test]
+async fn receipts_without_events_are_forgotten_in_time_and_others_never() {
+    let world = World::new().await;
+    let user = world.person().await;
+    let mut with_event = started(user, "kept");
+    with_event.receipts.push(receipt(user, b"event"));
+    let without = Member { receipts: vec![receipt(user, b"none")], ..Member::default() };
+    for member in [with_event, without] {
+        let outcome = world.store.append(member).await.unwrap();
+        assert!(matches!(outcome, Outcome::Appended { .. }));
+    }
+    assert_eq!(world.store.prune_receipts(0).await.unwrap(), 0, "not before their time");
+    assert_eq!(world.store.prune_receipts(i64::MAX).await.unwrap(), 1);
+    let left = world.store.receipts(user, "push", &[b"event".to_vec(), b"none".to_vec()]).await;
+    let left: Vec<Vec<u8>> = left.unwrap().into_iter().map(|receipt| receipt.hmac).collect();
+    assert_eq!(left, [b"event".to_vec()]);
+}

@@ -248,18 +248,13 @@ fn morning() -> Applied {
 #[test]
 fn the_released_example_is_the_morning() {
     use aggregates::StoredEvent;
+    use base64::Engine;
     let released = crate::released::all();
     let example = released.iter().find(|r| r.event_type == "health_batch.applied").unwrap();
     let event = HealthBatchEvent::decode("health_batch.applied", &example.payload, &example.packed);
-    assert_eq!(event, Ok(HealthBatchEvent::Applied(Box::new(morning()))));
-}
-
-#[test]
-#[ignore = "prints the example of the current version, for a person to file"]
-fn print_the_example() {
-    use aggregates::StoredEvent;
-    use base64::Engine;
-    let encoded = HealthBatchEvent::Applied(Box::new(morning())).encode();
+    let expected = HealthBatchEvent::Applied(Box::new(morning()));
+    let encoded = expected.encode();
     let packed = base64::engine::general_purpose::STANDARD.encode(encoded.blob);
-    println!("{{\"payload\":{},\"packed\":\"{packed}\"}}", encoded.payload);
+    let file = format!("{{\"payload\":{},\"packed\":\"{packed}\"}}", encoded.payload);
+    assert_eq!(event, Ok(expected), "the example of a new version would be {file}");
 }

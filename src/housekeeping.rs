@@ -1,0 +1,29 @@
+//! What a server tidies up by itself, now and then.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::store::Store;
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(60 * 60);
+/// How long a request that appended nothing is recognised when it comes again.
+const RECEIPTS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Starts tidying; ends when the returned task is aborted.
+pub fn start(store: Store) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(EVERY);
+        loop {
+            ticks.tick().await;
+            let kept = i64::try_from(RECEIPTS.as_millis()).unwrap_or(i64::MAX);
+            match store.prune_receipts(clock::now_ms() - kept).await {
+                Ok(0) => {}
+                Ok(pruned) => tracing::info!(pruned, "receipts without events forgotten"),
+                Err(error) => tracing::warn!(%error, "receipts were not pruned; will retry"),
+            }
+        }
+    })
+}
