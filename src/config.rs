@@ -87,7 +87,7 @@ pub struct ConfigArgs {
         long,
         env = "TIDEMARK_LOG",
         value_name = "FILTER",
-        default_value = "info,sqlx=warn",
+        default_value = "info,sqlx=warn,sqlx_core=error",
         global = true
     )]
     pub log: String,

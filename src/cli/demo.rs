@@ -15,6 +15,7 @@ use super::output::{Point, Table, Terminal, number, plot};
 use crate::app::App;
 use crate::auth::Role;
 use crate::auth::dev::DevIssuer;
+use crate::commands::verify::log::verify_log;
 use crate::config::Config;
 use crate::demo::story::{Check, Report, Story};
 use crate::import::apple_health::Export;
@@ -121,6 +122,12 @@ async fn inspect(app: &App) -> anyhow::Result<Vec<Check>> {
         count == last && last == head,
         format!("{count} events, last position {last}, head {head}"),
     )];
+    let verified = verify_log(&app.store, 1, 3, |_| {}).await?;
+    checks.push(Check::new(
+        "log_verifies",
+        verified.faults.is_empty() && verified.events == last.unsigned_abs(),
+        format!("{} leaf hashes recomputed from stored bytes", verified.events),
+    ));
     for model in ReadModel::ALL {
         let compared = rebuild::verify(&app.read_pool, &app.source(), model, |_| {}).await?;
         let name = match model {
