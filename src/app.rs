@@ -13,7 +13,7 @@ use crate::keys::{
     CacheLimits, KeyError, Keyring, MasterKey, MasterKeyError, PostgresKeyStore, ServerKeyName,
 };
 use crate::postgres::{self, Databases, PoolSettings};
-use crate::projector::StoreSource;
+use crate::projector::{ProjectorError, StoreSource, generation};
 use crate::sealing::CursorKey;
 use crate::store::{self, Store};
 
@@ -125,6 +125,14 @@ impl App {
     /// The log and its state as projectors read them.
     pub fn source(&self) -> StoreSource {
         StoreSource(self.store.clone())
+    }
+
+    /// All generations of read models.
+    ///
+    /// # Errors
+    /// Where the read side does not answer.
+    pub async fn generations(&self) -> Result<Vec<generation::Listed>, ProjectorError> {
+        generation::list(&mut *self.read_pool.acquire().await?).await
     }
 
     /// Closes all connections, and stops the embedded Postgres if it is ours.

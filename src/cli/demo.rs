@@ -49,6 +49,10 @@ pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     let mut config = config.clone();
     // The demo is one client with many people; limits are for strangers.
     config.http.rate_limit = Some(0);
+    if args.exit {
+        // Nobody will look at it afterwards, and a server may be running at the usual place.
+        config.http.listen.set_port(0);
+    }
     let began = Instant::now();
     let server = Server::start(&config).await?;
     let (app, base) = (Arc::clone(&server.app), format!("http://{}", server.address));

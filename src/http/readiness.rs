@@ -7,7 +7,6 @@ use futures_util::future::BoxFuture;
 
 use super::state::{Check, Readiness};
 use crate::app::App;
-use crate::projector::generation;
 use crate::read_models::ReadModel;
 
 /// A database that has not answered by then counts as down.
@@ -43,10 +42,8 @@ impl Readiness for SystemReadiness {
 
 /// One line on each live read model; an error where one has none.
 async fn projectors(app: &App) -> Result<String, String> {
-    let failed = |error: sqlx::Error| error.to_string();
     let head = app.store.head().await.map_err(|error| error.to_string())?.position;
-    let mut db = app.read_pool.acquire().await.map_err(failed)?;
-    let listed = generation::list(&mut db).await.map_err(|error| error.to_string())?;
+    let listed = app.generations().await.map_err(|error| error.to_string())?;
     let mut lines = Vec::new();
     for model in ReadModel::ALL {
         let name = model.spec().name;

@@ -25,6 +25,7 @@ pub mod member;
 pub mod read;
 pub mod seal;
 pub mod segments;
+pub mod statements;
 pub mod streams;
 pub mod subjects;
 pub mod subscribe;

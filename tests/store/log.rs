@@ -346,3 +346,16 @@ async fn receipts_without_events_are_forgotten_in_time_and_others_never() {
     let left: Vec<Vec<u8>> = left.unwrap().into_iter().map(|receipt| receipt.hmac).collect();
     assert_eq!(left, [b"event".to_vec()]);
 }
+
+/// As the server's own role, which may do nothing that the statements do not need.
+#[tokio::test]
+async fn every_statement_fits_the_schema() {
+    let world = World::new().await;
+    let mut app = world.database.pool().acquire().await.unwrap();
+    sqlx::query("SET ROLE tidemark_app").execute(&mut *app).await.unwrap();
+    for (name, statement) in tidemark::store::statements::ALL {
+        use sqlx::Executor;
+        let prepared = (&mut *app).prepare(statement).await;
+        assert!(prepared.is_ok(), "{name}: {:?}", prepared.err());
+    }
+}
