@@ -96,7 +96,7 @@ CREATE TABLE subjects (
     purpose         text     NOT NULL CHECK (purpose IN ('identity', 'activity', 'health')),
     key_id          uuid     NOT NULL,
     commitment      bytea    NOT NULL, -- what the event that announced the key committed to
-    status          smallint NOT NULL, -- 1 active, 2 destroyed
+    status          smallint NOT NULL, -- 1 active, 2 to be destroyed, 3 destroyed and purged
     privacy_version bigint   NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, purpose)
 );

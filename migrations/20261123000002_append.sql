@@ -21,7 +21,7 @@ CREATE FUNCTION append(
     -- events, ordered by member; e_stream is a 1-based index into the stream entries
     e_stream int[], e_offset int[], e_id uuid[], e_type text[], e_version text[],
     e_recorded_ms bigint[], e_payload text[], e_metadata text[], e_sealed bytea[], e_leaf bytea[],
-    e_class smallint[],   -- 1 health, 2 session, 3 other, 0 nothing a reader can see
+    e_class smallint[],   -- 1 health, 2 session, 3 other, 4 all of them, 0 nothing a reader can see
     -- receipts
     r_member int[], r_user uuid[], r_scope text[], r_hmac bytea[], r_content bytea[],
     r_outcome text[],
@@ -284,9 +284,9 @@ BEGIN
 
         INSERT INTO user_heads AS u (user_id, health_seq, pos_health, pos_session, pos_other)
         SELECT s.usr, 0,
-               coalesce(max(p.pos) FILTER (WHERE p.class = 1), 0),
-               coalesce(max(p.pos) FILTER (WHERE p.class = 2), 0),
-               coalesce(max(p.pos) FILTER (WHERE p.class = 3), 0)
+               coalesce(max(p.pos) FILTER (WHERE p.class IN (1, 4)), 0),
+               coalesce(max(p.pos) FILTER (WHERE p.class IN (2, 4)), 0),
+               coalesce(max(p.pos) FILTER (WHERE p.class IN (3, 4)), 0)
           FROM (SELECT e.stream_ix, e.class,
                        v_head + row_number() OVER (ORDER BY e.ord) AS pos
                   FROM unnest(e_stream, e_class) WITH ORDINALITY AS e(stream_ix, class, ord)

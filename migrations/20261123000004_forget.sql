@@ -4,7 +4,7 @@ CREATE FUNCTION forget(p_user uuid, p_purpose text, p_types text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM subjects
-                    WHERE user_id = p_user AND purpose = p_purpose AND status = 2) THEN
+                    WHERE user_id = p_user AND purpose = p_purpose AND status IN (2, 3)) THEN
         RAISE EXCEPTION 'the key is not destroyed' USING ERRCODE = 'TM002';
     END IF;
     DELETE FROM streams WHERE user_id = p_user AND aggregate_type = ANY (p_types);
@@ -20,6 +20,8 @@ BEGIN
         DELETE FROM acknowledgements WHERE user_id = p_user;
         DELETE FROM installations WHERE user_id = p_user;
     END IF;
+    -- The key bytes go before this is called: from here on nothing is left to do.
+    UPDATE subjects SET status = 3 WHERE user_id = p_user AND purpose = p_purpose;
 END $$;
 DO $$
 BEGIN

@@ -59,6 +59,12 @@ pub enum StartError {
          (restore the key store that belongs to this log, or start with an empty data directory)"
     )]
     KeysLost,
+    #[error(
+        "there is no log in {path} yet (start `tidemark serve` first, or set TIDEMARK_DATA_DIR)"
+    )]
+    Nothing { path: PathBuf },
+    #[error("the log has another schema than this program (run `tidemark migrate`)")]
+    OtherSchema,
     #[error("could not prepare {path}")]
     DataDir { path: PathBuf, source: std::io::Error },
 }
@@ -70,20 +76,30 @@ impl App {
     /// [`StartError`] with what to do about it.
     pub async fn start(config: &Config) -> Result<Arc<Self>, StartError> {
         let databases = Databases::open(&config.database).await?;
+        postgres::migrate(&databases.log).await?;
         Self::assemble(config, databases).await
     }
 
-    /// As [`start`](Self::start), for tools that may run beside a server.
+    /// As [`start`](Self::start), for tools that may run beside a server: what is not there is not
+    /// made, and the schema is left as it is.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// As [`start`](Self::start); [`StartError::Nothing`] and [`StartError::OtherSchema`].
     pub async fn beside(config: &Config) -> Result<Arc<Self>, StartError> {
+        if let DatabaseConfig::Embedded(embedded) = &config.database
+            && !embedded.data_dir.join("cluster").is_dir()
+        {
+            return Err(StartError::Nothing { path: embedded.data_dir.clone() });
+        }
         let databases = Databases::open_beside(&config.database).await?;
+        if !postgres::is_migrated(&databases.log).await? {
+            databases.close().await;
+            return Err(StartError::OtherSchema);
+        }
         Self::assemble(config, databases).await
     }
 
     async fn assemble(config: &Config, databases: Databases) -> Result<Arc<Self>, StartError> {
-        postgres::migrate(&databases.log).await?;
         let data_dir = config.data_dir.clone();
         if matches!(config.database, DatabaseConfig::External { .. }) {
             make_private(&data_dir)?;

@@ -1,10 +1,11 @@
-//! What a server tidies up by itself, now and then.
+//! What a server tidies up by itself, at its start and every hour.
 
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use crate::clock;
+use crate::commands::subject;
 use crate::store::Store;
 
 /// How often.
@@ -23,6 +24,11 @@ pub fn start(store: Store) -> JoinHandle<()> {
                 Ok(0) => {}
                 Ok(pruned) => tracing::info!(pruned, "receipts without events forgotten"),
                 Err(error) => tracing::warn!(%error, "receipts were not pruned; will retry"),
+            }
+            match subject::finish_erasures(&store).await {
+                Ok(0) => {}
+                Ok(keys) => tracing::warn!(keys, "interrupted erasures were carried through"),
+                Err(error) => tracing::error!(%error, "an erasure is unfinished; will retry"),
             }
         }
     })

@@ -7,6 +7,7 @@ mod catalogue;
 mod demo;
 pub mod dev;
 mod doctor;
+mod erase;
 mod import;
 mod log;
 mod migrate;
@@ -62,6 +63,8 @@ enum Command {
     Verify(verify::Args),
     /// Read and change the public catalogue of products
     Catalogue(catalogue::Args),
+    /// Destroy a person's keys, and with them everything they sealed
+    Erase(erase::Args),
     /// Tools for working on Tidemark itself
     #[command(subcommand, hide = true)]
     Dev(dev::Action),
@@ -94,6 +97,7 @@ async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode>
         Command::Doctor(args) => doctor::run(config, &args).await,
         Command::Verify(args) => verify::run(config, &args).await,
         Command::Catalogue(args) => catalogue::run(config, &args).await,
+        Command::Erase(args) => erase::run(config, &args).await,
         Command::Dev(action) => dev::run(&action, &dev::derived()?),
     }
 }

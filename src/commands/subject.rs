@@ -4,6 +4,8 @@ use aggregates::subject::{self, KeyCreated, KeyDestroyed, SubjectEvent};
 use aggregates::{Metadata, Purpose, StreamId, UserId};
 
 use super::{CommandError, events_of};
+use uuid::Uuid;
+
 use crate::keys::KeyError;
 use crate::store::{
     Member, Op, Outcome, ReadError, Store, StreamChange, SubjectChange, SubjectChangeKind,
@@ -107,9 +109,41 @@ async fn shred_in(
     }
     for &purpose in purposes {
         if let Some(key) = subject.key(purpose) {
-            store.sealer().keyring().destroy(key.key_id).await.map_err(ReadError::Key)?;
+            purge(store, user, purpose, key.key_id).await?;
         }
-        store.forget(user, purpose).await?;
     }
     Ok(())
+}
+
+/// Carries recorded erasures through that a crash or an absent key store left unfinished. The
+/// person cannot ask again: their account answers that it is gone. Answers how many keys it was.
+///
+/// # Errors
+/// [`CommandError`] where a database does not answer; the next call goes on.
+pub async fn finish_erasures(store: &Store) -> Result<usize, CommandError> {
+    let mut finished = 0;
+    loop {
+        let unfinished = store.subjects().unfinished().await?;
+        if unfinished.is_empty() {
+            return Ok(finished);
+        }
+        for (user, purpose, key_id) in unfinished {
+            let lane = store.lane(user).await?;
+            let purged = purge(store, user, purpose, key_id).await;
+            lane.release().await;
+            purged?;
+            finished += 1;
+        }
+    }
+}
+
+/// The key bytes first: what is left afterwards is ciphertext nobody can open.
+async fn purge(
+    store: &Store,
+    user: UserId,
+    purpose: Purpose,
+    key_id: Uuid,
+) -> Result<(), CommandError> {
+    store.sealer().keyring().destroy(key_id).await.map_err(ReadError::Key)?;
+    Ok(store.forget(user, purpose).await?)
 }

@@ -9,6 +9,7 @@ use sqlx::{
     postgres::PgConnectOptions,
 };
 
+const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// Applies what is missing. Safe to call from several processes at once: an advisory lock orders them.
@@ -23,6 +24,22 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<(), MigrateError> {
     MIGRATIONS.run(&mut connection).await?;
     connection.close().await?;
     Ok(())
+}
+
+/// Whether the database has exactly the migrations of this program.
+///
+/// # Errors
+/// Where the database does not answer.
+pub async fn is_migrated(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    let applied: Vec<i64> = match sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await {
+        Ok(applied) => applied,
+        // The table of migrations comes with the first one.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    connection.close().await?;
+    Ok(applied == versions())
 }
 
 /// The versions of all migrations this program knows, oldest first.

@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 
 pub use connect::{ConnectError, PoolSettings, create_database_if_missing, pool};
 pub use embedded::{Cluster, EmbeddedConfig, EmbeddedError};
-pub use migrate::{migrate, migrations_digest};
+pub use migrate::{is_migrated, migrate, migrations_digest};
 
 use crate::config::DatabaseConfig;
 

@@ -206,6 +206,9 @@ async fn write_singly(
         Err(error) if error.is_transient() => Err(error),
         Err(error) => {
             savepoint.rollback().await?;
+            // Parked or not, an erasure holds.
+            let wiped = Change::wipe_only(person.user, person.change.wiped.clone());
+            generation.model.write(tx, &[&wiped]).await?;
             progress::park(tx, generation, person.user, person.first, &error.class()).await
         }
     }

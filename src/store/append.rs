@@ -31,6 +31,8 @@ pub(crate) enum Class {
     Health = 1,
     Session = 2,
     Other = 3,
+    /// A key's creation or destruction: every reader's rows depend on it.
+    Everybody = 4,
 }
 
 impl Class {
@@ -39,6 +41,7 @@ impl Class {
         match aggregate_type {
             "health_batch" => Self::Health,
             "session" => Self::Session,
+            "subject" => Self::Everybody,
             _ => Self::Other,
         }
     }

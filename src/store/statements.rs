@@ -21,6 +21,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("user head", streams::USER_HEAD),
     ("committed at", streams::COMMITTED_AT),
     ("subjects", subjects::SUBJECTS),
+    ("unfinished erasures", subjects::UNFINISHED),
     ("covering segments", segments::COVERING),
     ("all segments", segments::ALL),
     ("newest segments", segments::BEFORE),

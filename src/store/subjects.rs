@@ -15,6 +15,8 @@ use uuid::Uuid;
 use super::read::ReadError;
 use crate::keys::{Commitment, KeyStatus, SubjectKeyRef};
 
+pub(crate) const UNFINISHED: &str = "SELECT user_id, purpose, key_id FROM subjects \
+     WHERE status = 2 ORDER BY user_id, purpose LIMIT 100";
 pub(crate) const SUBJECTS: &str = "SELECT purpose, key_id, commitment, status, privacy_version \
      FROM subjects WHERE user_id = $1";
 
@@ -110,6 +112,22 @@ impl Subjects {
             self.cache.invalidate(&user).await;
         }
         Ok(subject)
+    }
+
+    /// Erasures that were recorded but not carried through, as by a crash in between.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub async fn unfinished(&self) -> Result<Vec<(UserId, Purpose, Uuid)>, ReadError> {
+        let rows = sqlx::query(UNFINISHED).fetch_all(&self.pool).await?;
+        let mut unfinished = Vec::new();
+        for row in rows {
+            let purpose: String = row.try_get(1)?;
+            if let Some(purpose) = Purpose::parse(&purpose) {
+                unfinished.push((UserId(row.try_get(0)?), purpose, row.try_get(2)?));
+            }
+        }
+        Ok(unfinished)
     }
 
     /// Forgets what is cached of a person, after their keys or rules changed.

@@ -1,7 +1,7 @@
 //! Shredding a person.
 
 use aggregates::{Content, Purpose};
-use tidemark::commands::subject::shred;
+use tidemark::commands::subject::{finish_erasures, shred};
 use tidemark::store::{AppendError, Filter, Outcome};
 
 use crate::world::{World, metadata, started};
@@ -57,4 +57,27 @@ async fn a_cached_key_does_not_outlive_its_destruction() {
     assert_eq!(late.unwrap(), Outcome::Refused);
     let head = world.store.head().await.unwrap().position;
     assert_eq!(head, 5, "three keys, one session, one destruction");
+}
+
+/// The process died after the destruction was recorded: nothing else had happened yet.
+#[tokio::test]
+async fn an_interrupted_erasure_is_carried_through_without_being_asked_again() {
+    let world = World::new().await;
+    let user = world.person().await;
+    let member = started(user, "left behind");
+    let stream = member.streams[0].stream.clone();
+    world.store.append(member).await.unwrap();
+    sqlx::query("UPDATE subjects SET status = 2 WHERE user_id = $1")
+        .bind(user.0)
+        .execute(world.store.pool())
+        .await
+        .unwrap();
+    world.store.subjects().invalidate(user).await;
+    assert_eq!(world.store.heads(std::slice::from_ref(&stream)).await.unwrap().len(), 1);
+    assert_eq!(world.store.sealer().keyring().of_user(user).await.unwrap().len(), 3);
+
+    assert_eq!(finish_erasures(&world.store).await.unwrap(), 3);
+    assert_eq!(world.store.heads(&[stream]).await.unwrap(), vec![]);
+    assert_eq!(world.store.sealer().keyring().of_user(user).await.unwrap().len(), 0);
+    assert_eq!(finish_erasures(&world.store).await.unwrap(), 0, "and it is done once");
 }

@@ -83,7 +83,7 @@ async fn what_is_kept_beside_the_log_is_checked_against_it() {
     let world = world().await;
     tamper(
         &world,
-        "UPDATE subjects SET status = 1 WHERE status = 2;
+        "UPDATE subjects SET status = 1 WHERE status > 1;
          UPDATE user_heads SET pos_other = 99 WHERE pos_session = 7;
          UPDATE streams SET position = 8 WHERE position = 7;
          INSERT INTO receipts VALUES (gen_random_uuid(), 'push', 'h', NULL, '{}', 99, 0);

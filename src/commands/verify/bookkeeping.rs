@@ -31,7 +31,7 @@ pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
          WHERE v.aggregate_id IS NOT NULL \
          AND NOT EXISTS (SELECT FROM streams s WHERE s.aggregate_type = v.aggregate_type \
                          AND s.aggregate_id = v.aggregate_id AND s.sequence > 0) \
-         AND NOT EXISTS (SELECT FROM subjects j WHERE j.user_id = v.user_id AND j.status = 2) \
+         AND NOT EXISTS (SELECT FROM subjects j WHERE j.user_id = v.user_id AND j.status > 1) \
          LIMIT $1",
     ),
     (
@@ -57,7 +57,7 @@ pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
               WHERE e.aggregate_type = 'subject' AND e.aggregate_id = j.user_id::text \
                 AND e.payload ->> 'key_id' = j.key_id::text \
               ORDER BY e.sequence DESC LIMIT 1) l ON true \
-         WHERE CASE j.status WHEN 2 THEN 'subject.key_destroyed' ELSE 'subject.key_created' END \
+         WHERE CASE WHEN j.status > 1 THEN 'subject.key_destroyed' ELSE 'subject.key_created' END \
                IS DISTINCT FROM l.event_type LIMIT $1",
     ),
 ];

@@ -23,7 +23,7 @@ const STREAM_PAGE: i64 = 10_000;
 pub(crate) const BY_STREAM: &str = "SELECT e.aggregate_type, e.aggregate_id, e.sequence, \
      e.position, e.user_id, e.event_type, s.sequence, s.position, s.user_id, \
      CASE WHEN s.position IS NULL THEN ARRAY(SELECT j.purpose FROM subjects j \
-          WHERE j.user_id = e.user_id AND j.status = 2) ELSE '{}' END \
+          WHERE j.user_id = e.user_id AND j.status > 1) ELSE '{}' END \
      FROM events e LEFT JOIN streams s \
        ON s.aggregate_type = e.aggregate_type AND s.aggregate_id = e.aggregate_id \
      WHERE (e.aggregate_type, e.aggregate_id, e.sequence) > ($1, $2, $3) AND e.position <= $4 \
