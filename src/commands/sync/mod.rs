@@ -2,11 +2,11 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | [`settle`] | decides asks on a desk and writes what comes of them: the way in for everything |
-//! | [`push`] | a phone's changes |
-//! | [`pull`] | what has changed since a cursor |
+//! | [`mod@settle`] | decides asks on a desk and writes what comes of them: the way in for everything |
+//! | [`mod@push`] | a phone's changes |
+//! | [`mod@pull`] | what has changed since a cursor |
 //! | [`active`] | the session that goes on right now |
-//! | [`explain`] | how an entity became what it is |
+//! | [`mod@explain`] | how an entity became what it is |
 //! | `facts` | what a desk needs to know, from the log |
 //! | `names` | keyed hashes that stand for client ids and devices |
 //!

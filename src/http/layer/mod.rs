@@ -1,8 +1,8 @@
 //! What happens around every handler.
 //!
-//! From the outside in: [`context`] names the request and completes the response's headers,
-//! [`observe`] counts and logs it, then CORS and compression, and around the API's routes alone
-//! [`guard`]: panics, shedding of load and the time limit.
+//! From the outside in: `context` names the request and completes the response's headers,
+//! `observe` counts and logs it, then CORS and compression, and around the API's routes alone
+//! `guard`: panics, shedding of load and the time limit.
 
 mod context;
 mod correlation;
