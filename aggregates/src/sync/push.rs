@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::desk::{Ack, AskError, BasePoint};
 use crate::entity::time::parse_instant;
 use crate::entity::{
-    ChangeKind, EntityChange, EntityContract, FieldError, find_contract, normalise,
+    ChangeKind, EntityChange, EntityContract, FieldError, find_contract, is_protocol_type,
+    normalise,
 };
 
 /// Items one request may carry.
@@ -127,6 +128,12 @@ impl Echo {
         Box::new(self.invalid(errors))
     }
 
+    /// Of a type the server is to keep later. The phone has to hold on to what was typed.
+    fn not_kept_yet(self) -> Failed {
+        let error = format!("{} are not kept here yet", self.entity_type);
+        self.failed("SERVICE_UNAVAILABLE", true, error, None)
+    }
+
     fn invalid(self, errors: &[FieldError]) -> Failed {
         let error = match errors {
             [only] => format!("{} {}", only.pointer.trim_start_matches('/'), only.message),
@@ -152,13 +159,17 @@ pub fn parse(item: &Value) -> Result<PushItem, Box<Failed>> {
     let Some(object) = item.as_object() else {
         return Err(echo.refuse(&[FieldError::new("", "not_an_object", "must be an object")]));
     };
+    let entity_type = object.get("entityType").and_then(Value::as_str);
+    let contract = entity_type.and_then(find_contract);
+    if contract.is_none() && entity_type.is_some_and(is_protocol_type) {
+        return Err(Box::new(echo.not_kept_yet()));
+    }
     let mut errors = Vec::new();
     if !matches!(&echo.request_id, Value::Number(_))
         && echo.request_id.as_str().is_none_or(|id| id.is_empty() || id.len() > MAX_ID)
     {
         errors.push(FieldError::new("requestId", "required", "must be a string or a number"));
     }
-    let contract = object.get("entityType").and_then(Value::as_str).and_then(find_contract);
     if contract.is_none() {
         errors.push(FieldError::new("entityType", "unknown_value", "is not a synced type"));
     }

@@ -265,3 +265,14 @@ fn an_update_of_nothing_asks_for_a_creation() {
     assert_eq!(failed.error_code, "NOT_FOUND");
     assert_eq!(failed.details.expect("details")["orphanUpdate"]["entityId"], "e-1");
 }
+
+#[test]
+fn what_is_not_kept_yet_may_come_again() {
+    for entity_type in ["products", "Purchase", "journals", "InventoryItem", "ai_usage_record"] {
+        let failed = parse(&item("CREATE", entity_type, &json!({}))).expect_err("not kept");
+        assert_eq!((failed.error_code, failed.retryable), ("SERVICE_UNAVAILABLE", true));
+        // Even where something else is wrong: a phone gives up what it must not send again.
+        let failed = parse(&json!({ "entityType": entity_type })).expect_err("not kept");
+        assert!(failed.retryable);
+    }
+}
