@@ -366,3 +366,15 @@ fn a_phone_has_not_seen_what_it_made_later() {
     let verdicts = world.run(T0 + 3 * MINUTE, &[by(earlier, 0xD1, T0 + MINUTE)]);
     assert_eq!(verdicts[0].as_ref().expect("accepted").effect, Effect::Superseded);
 }
+
+#[test]
+fn a_start_far_in_the_future_does_not_end_the_live_session_for_good() {
+    let mut world = World::default();
+    let ahead = start(&mut world, 1, T0 + 600 * MINUTE);
+    let ctx = Context { now_ms: T0, edited_at_ms: T0, origin: None };
+    world.run(T0, &[Ask { ctx, ..ahead }]);
+    let next = start(&mut world, 2, T0 + 10 * MINUTE);
+    world.run(T0 + 10 * MINUTE, &[next]);
+    assert_eq!(session(&world, 1).status(), Status::Completed);
+    assert_eq!(session(&world, 2).status(), Status::Active);
+}
