@@ -265,11 +265,13 @@ impl PushItem {
         content.to_string().into_bytes()
     }
 
-    /// When the edit was made, in ms since the Unix epoch: never after `now_ms`. A slow clock makes
-    /// an edit older, which may cost it a conflict and never costs another edit one.
-    pub fn edited_at(&self, now_ms: i64) -> i64 {
+    /// When the edit was made, in ms since the Unix epoch: never after `now_ms`. `ahead_ms` is what
+    /// [`ahead`] says of the push. A slow clock makes an edit older, which may cost it a conflict
+    /// and never costs another edit one.
+    pub fn edited_at(&self, now_ms: i64, ahead_ms: i64) -> i64 {
         let by_age = self.age_ms.map(|age| now_ms.saturating_sub(age));
-        by_age.or(self.edited_at_ms).unwrap_or(now_ms).min(now_ms)
+        let by_clock = self.edited_at_ms.map(|at| at.saturating_sub(ahead_ms));
+        by_age.or(by_clock).unwrap_or(now_ms).min(now_ms)
     }
 
     /// What the person was looking at, given what the installation had acknowledged by then.
@@ -279,6 +281,14 @@ impl PushItem {
             None => BasePoint::Seen { acks, below: self.version },
         }
     }
+}
+
+/// How far the phone's clock is ahead, in ms, as far as its push shows: by as much as the latest
+/// edit lies after now. Without it, what the phone acknowledged after an edit would count as seen
+/// while editing.
+pub fn ahead(items: &[&PushItem], now_ms: i64) -> i64 {
+    let latest = items.iter().filter_map(|item| item.edited_at_ms).max();
+    latest.map_or(0, |latest| latest.saturating_sub(now_ms).max(0))
 }
 
 /// The order in which items are decided: creations first, parents before children; deletions last,
