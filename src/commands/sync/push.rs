@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use aggregates::entity::Context;
 use aggregates::sync::desk::{Ack, Action, Ask};
-use aggregates::sync::push::{Failed, PushAnswer, PushItem, Successful, ahead, order, parse, refused};
+use aggregates::sync::push::{
+    Failed, PushAnswer, PushItem, Successful, ahead, order, parse, refused,
+};
 use aggregates::{Metadata, UserId};
 use serde::Deserialize;
 use serde_json::Value;
