@@ -118,6 +118,9 @@ pub fn resolve(merge: &Merge<'_>) -> Resolved {
             }
         }
     }
+    if resolved.set.is_empty() && resolved.lost.is_empty() {
+        resolved.lost = merge.without_effect();
+    }
     merge.keep_the_rest(&mut resolved.resolution);
     resolved
 }
@@ -219,6 +222,20 @@ impl Merge<'_> {
             (Some(incoming), Some(stored)) => incoming == stored,
             _ => false,
         }
+    }
+
+    /// The values that stand against stored ones and are those of the base. Next to an effect they
+    /// are what a whole entity brings along. Where they are all there is, somebody may have typed
+    /// them, and they must not vanish without a trace.
+    fn without_effect(&self) -> Fields {
+        let differing = self.incoming.iter().filter(|(name, incoming)| {
+            let stored = self.stored.get(*name).unwrap_or(&Value::Null);
+            let Some(field) = self.contract.field(name) else { return false };
+            self.changed.is_none()
+                && self.base_value(name) == Some(*incoming)
+                && matches!(self.judge(field, stored, incoming), Verdict::Kept)
+        });
+        differing.map(|(name, incoming)| (name.clone(), incoming.clone())).collect()
     }
 
     /// Notes the fields that others changed since the base and the edit does not mention.

@@ -233,6 +233,9 @@ fn a_field_the_client_lists_as_changed_counts_even_with_its_old_value() {
     let seen = base(&state);
     apply(&mut state, &update(json!({"local": 2})), &seen, &ctx(1, 10));
     let mut change = update(json!({"local": 1}));
+    let unlisted = apply(&mut state.clone(), &change, &seen, &ctx(2, 20));
+    assert!(matches!(unlisted, ChangeOutcome::Superseded(_)));
+    change.changed = Some(BTreeSet::new());
     assert_eq!(apply(&mut state.clone(), &change, &seen, &ctx(2, 20)), ChangeOutcome::Unchanged);
     change.changed = Some(BTreeSet::from(["local".to_owned()]));
     apply(&mut state, &change, &seen, &ctx(2, 20));
@@ -264,6 +267,29 @@ fn what_loses_wholly_is_handed_back() {
     assert_eq!(superseded.fields, fields(json!({"server": 3})));
     assert_eq!(superseded.resolution.unwrap().fields["server"].policy, "SERVER_WINS");
     assert_eq!(state.version, 2);
+}
+
+#[test]
+fn sync_12_what_was_typed_back_to_its_old_value_is_handed_back() {
+    let mut state = created(json!({"latest": 1, "words": ["a"]}));
+    let seen = base(&state);
+    let theirs = update(json!({"latest": 2, "words": ["a", "b"]}));
+    apply(&mut state, &theirs, &seen, &ctx(1, 10));
+    let ChangeOutcome::Superseded(superseded) =
+        apply(&mut state, &update(json!({"latest": 1})), &seen, &ctx(2, 20))
+    else {
+        panic!("a value without effect must not vanish");
+    };
+    assert_eq!(superseded.reason, SupersededReason::LostMerge);
+    assert_eq!(superseded.fields, fields(json!({"latest": 1})));
+    assert!(superseded.resolution.unwrap().kept.contains(&"latest".to_owned()));
+    // What is there already as part of a combination has not lost.
+    let mut change = update(json!({"words": ["b"]}));
+    assert_eq!(apply(&mut state.clone(), &change, &seen, &ctx(2, 20)), ChangeOutcome::Unchanged);
+    // A change that sets something else says in its resolution what it kept.
+    change = update(json!({"latest": 1, "local": 5}));
+    let merged = apply(&mut state, &change, &seen, &ctx(2, 20));
+    assert!(matches!(merged, ChangeOutcome::Merged(_)));
 }
 
 #[test]

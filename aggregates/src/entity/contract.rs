@@ -196,6 +196,26 @@ pub fn find_contract(entity_type: &str) -> Option<&'static EntityContract> {
         .find(|contract| named(contract.entity_type) || contract.aliases.iter().any(|a| named(a)))
 }
 
+/// The types of the protocol, with the other names clients have for them.
+static PROTOCOL_TYPES: [(&str, &[&str]); 9] = [
+    ("products", &["product"]),
+    ("devices", &["device"]),
+    ("purchases", &["purchase"]),
+    ("inventory_items", &["inventory_item", "inventoryItem"]),
+    ("sessions", &["session"]),
+    ("consumptions", &["consumption"]),
+    ("journal_entries", &["journal_entry", "journalEntry", "journals", "journal"]),
+    ("goals", &["goal"]),
+    ("ai_usage_records", &["ai_usage_record", "aiUsageRecord"]),
+];
+
+/// Whether the protocol has a type of this name, in any case. Of some of them the server keeps
+/// nothing yet: [`find_contract`] does not know those.
+pub fn is_protocol_type(entity_type: &str) -> bool {
+    let named = |name: &str| name.eq_ignore_ascii_case(entity_type);
+    PROTOCOL_TYPES.iter().any(|(name, aliases)| named(name) || aliases.iter().any(|a| named(a)))
+}
+
 /// The contract of a stream's type.
 pub fn find_contract_of_stream(aggregate_type: &str) -> Option<&'static EntityContract> {
     CONTRACTS.into_iter().find(|contract| contract.aggregate_type == aggregate_type)

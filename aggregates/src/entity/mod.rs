@@ -27,7 +27,7 @@ pub use aggregate::{Entity, EntityCommand, EntityKind};
 pub use any::{AnyEntity, STATE_VERSION};
 pub use contract::{
     CONTRACTS, EntityContract, Field, FieldDefault, Kind, Writable, find_contract,
-    find_contract_of_stream,
+    find_contract_of_stream, is_protocol_type,
 };
 pub use decide::{
     ChangeKind, ChangeOutcome, EntityChange, Refusal, Superseded, SupersededReason, decide_change,

@@ -9,7 +9,7 @@ use super::event::{
 };
 use super::state::{Session, Status};
 use crate::conflict::{Base, Resolution};
-use crate::entity::time::parse_instant;
+use crate::entity::time::{format_instant, parse_instant};
 use crate::entity::{
     ChangeKind, ChangeOutcome, Context, EntityChange, Fields, Refusal, Weighed, weigh,
 };
@@ -86,12 +86,21 @@ impl Session {
     }
 }
 
-/// A new session. One that arrives complete ended when the phone says, yet not in the future and
+/// How far after now a new session may start, in ms. A phone whose clock is further ahead would
+/// end the live session at a time to come and keep all later ones from being the live one.
+const MAX_AHEAD_MS: i64 = 5 * 60_000;
+
+/// A new session. It starts now where the phone says that it starts more than [`MAX_AHEAD_MS`]
+/// from now. One that arrives complete ended when the phone says, yet not in the future and
 /// not before its start; the end of an open one is only the phone's idea of the idle deadline.
 fn started(mut fields: Fields, ctx: &Context) -> SessionStarted {
     let edit = ctx.edit();
     let instant = |value: &Value| value.as_str().and_then(parse_instant);
-    let start = fields.get("sessionStartTimestamp").and_then(instant).unwrap_or(i64::MIN);
+    let mut start = fields.get("sessionStartTimestamp").and_then(instant).unwrap_or(i64::MIN);
+    if start > ctx.now_ms.saturating_add(MAX_AHEAD_MS) {
+        start = ctx.now_ms;
+        fields.insert("sessionStartTimestamp".to_owned(), format_instant(start).into());
+    }
     let end = fields.remove("sessionEndTimestamp").as_ref().and_then(instant);
     let status = fields.get("status").and_then(Value::as_str).and_then(Status::parse);
     let ended_at_ms = status

@@ -75,7 +75,8 @@ impl Pair {
 pub enum Place {
     /// After this position; 0 is the beginning.
     Position(i64),
-    /// After the last position committed at or before this time, in ms since the Unix epoch.
+    /// After what was committed before this time, in ms since the Unix epoch. What was committed at
+    /// it is repeated: the place may be in the midst of it.
     Time(i64),
 }
 

@@ -22,6 +22,16 @@ mod tests;
 
 use crate::AnyEvent;
 use crate::conflict::Resolution;
+use crate::entity::Edit;
+
+/// When and where the change behind an event of an entity was made.
+pub fn edit_of(event: &AnyEvent) -> Option<&Edit> {
+    match event {
+        AnyEvent::Session(event) => Some(event.edit()),
+        AnyEvent::Entity(event) => Some(event.edit()),
+        _ => None,
+    }
+}
 
 /// How the change behind an event was merged, if it met another.
 pub fn resolution_of(event: &AnyEvent) -> Option<&Resolution> {

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::desk::{Ack, AskError, BasePoint};
 use crate::entity::time::parse_instant;
 use crate::entity::{
-    ChangeKind, EntityChange, EntityContract, FieldError, find_contract, normalise,
+    ChangeKind, EntityChange, EntityContract, FieldError, find_contract, is_protocol_type,
+    normalise,
 };
 
 /// Items one request may carry.
@@ -127,6 +128,12 @@ impl Echo {
         Box::new(self.invalid(errors))
     }
 
+    /// Of a type the server is to keep later. The phone has to hold on to what was typed.
+    fn not_kept_yet(self) -> Failed {
+        let error = format!("{} are not kept here yet", self.entity_type);
+        self.failed("SERVICE_UNAVAILABLE", true, error, None)
+    }
+
     fn invalid(self, errors: &[FieldError]) -> Failed {
         let error = match errors {
             [only] => format!("{} {}", only.pointer.trim_start_matches('/'), only.message),
@@ -152,13 +159,17 @@ pub fn parse(item: &Value) -> Result<PushItem, Box<Failed>> {
     let Some(object) = item.as_object() else {
         return Err(echo.refuse(&[FieldError::new("", "not_an_object", "must be an object")]));
     };
+    let entity_type = object.get("entityType").and_then(Value::as_str);
+    let contract = entity_type.and_then(find_contract);
+    if contract.is_none() && entity_type.is_some_and(is_protocol_type) {
+        return Err(Box::new(echo.not_kept_yet()));
+    }
     let mut errors = Vec::new();
     if !matches!(&echo.request_id, Value::Number(_))
         && echo.request_id.as_str().is_none_or(|id| id.is_empty() || id.len() > MAX_ID)
     {
         errors.push(FieldError::new("requestId", "required", "must be a string or a number"));
     }
-    let contract = object.get("entityType").and_then(Value::as_str).and_then(find_contract);
     if contract.is_none() {
         errors.push(FieldError::new("entityType", "unknown_value", "is not a synced type"));
     }
@@ -254,11 +265,13 @@ impl PushItem {
         content.to_string().into_bytes()
     }
 
-    /// When the edit was made, in ms since the Unix epoch: never after `now_ms`. A slow clock makes
-    /// an edit older, which may cost it a conflict and never costs another edit one.
-    pub fn edited_at(&self, now_ms: i64) -> i64 {
+    /// When the edit was made, in ms since the Unix epoch: never after `now_ms`. `ahead_ms` is what
+    /// [`ahead`] says of the push. A slow clock makes an edit older, which may cost it a conflict
+    /// and never costs another edit one.
+    pub fn edited_at(&self, now_ms: i64, ahead_ms: i64) -> i64 {
         let by_age = self.age_ms.map(|age| now_ms.saturating_sub(age));
-        by_age.or(self.edited_at_ms).unwrap_or(now_ms).min(now_ms)
+        let by_clock = self.edited_at_ms.map(|at| at.saturating_sub(ahead_ms));
+        by_age.or(by_clock).unwrap_or(now_ms).min(now_ms)
     }
 
     /// What the person was looking at, given what the installation had acknowledged by then.
@@ -268,6 +281,14 @@ impl PushItem {
             None => BasePoint::Seen { acks, below: self.version },
         }
     }
+}
+
+/// How far the phone's clock is ahead, in ms, as far as its push shows: by as much as the latest
+/// edit lies after now. Without it, what the phone acknowledged after an edit would count as seen
+/// while editing.
+pub fn ahead(items: &[&PushItem], now_ms: i64) -> i64 {
+    let latest = items.iter().filter_map(|item| item.edited_at_ms).max();
+    latest.map_or(0, |latest| latest.saturating_sub(now_ms).max(0))
 }
 
 /// The order in which items are decided: creations first, parents before children; deletions last,

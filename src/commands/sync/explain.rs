@@ -3,8 +3,8 @@
 use aggregates::entity::find_contract;
 use aggregates::entity::time::format_instant;
 use aggregates::sync::desk::EntityKey;
-use aggregates::sync::resolution_of;
-use aggregates::{AnyEvent, Content, UserId};
+use aggregates::sync::{edit_of, resolution_of};
+use aggregates::{Content, UserId};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -107,12 +107,4 @@ pub async fn explain(
         deleted: head.op == crate::store::Op::Delete,
         changes,
     })
-}
-
-fn edit_of(event: &AnyEvent) -> Option<&aggregates::entity::Edit> {
-    match event {
-        AnyEvent::Session(event) => Some(event.edit()),
-        AnyEvent::Entity(event) => Some(event.edit()),
-        _ => None,
-    }
 }

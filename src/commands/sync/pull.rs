@@ -101,15 +101,25 @@ pub async fn pull(
     request: &PullRequest,
 ) -> Result<Changes, CommandError> {
     let signer = UserSigner { key, user, epoch: u8::try_from(store.epoch()).unwrap_or_default() };
-    let head = store.head().await?.position;
-    let given = request.cursor.clone().unwrap_or_default();
+    let head = store.head().await?;
+    let mut given = request.cursor.clone().unwrap_or_default();
+    // Nothing was ever committed at a time to come: the cursor is of a lost history or of a wrong
+    // clock. It means the beginning, and handed back it would keep everything until then away.
+    let past = |pair: &Pair| match pair.place(&signer) {
+        Place::Position(_) => true,
+        Place::Time(at_ms) => at_ms <= head.committed_ms,
+    };
+    given.entities.retain(|_, pair| past(pair));
+    given.global = given.global.filter(past);
+    let head = head.position;
     let types = types(request.types.as_deref());
     let mut pairs: BTreeMap<&'static str, Pair> = given.entities.clone();
     let mut positions = BTreeMap::new();
     for contract in &types {
         let position = match given.start(contract.entity_type, &signer) {
             Place::Position(position) => position.min(head),
-            Place::Time(at_ms) => store.position_at(at_ms).await?,
+            // Positions of one append share their time, and the cursor may stand between them.
+            Place::Time(at_ms) => store.position_at(at_ms.saturating_sub(1)).await?,
         };
         positions.insert(contract.entity_type, position);
         if let (Some(pair), false) = (given.global, given.has_entities) {
@@ -149,7 +159,8 @@ pub async fn pull(
         Some(composite.encode())
     } else {
         // Nothing new: the same place, and the run is over.
-        request.cursor.clone().map(|given| Composite { paging: None, ..given }.encode())
+        let stands = given.global.is_some() || !given.entities.is_empty();
+        stands.then(|| Composite { paging: None, ..given }.encode())
     };
     Ok(Changes {
         records_returned: changes.len(),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use aggregates::entity::Context;
 use aggregates::sync::desk::{Ack, Action, Ask};
-use aggregates::sync::push::{Failed, PushAnswer, PushItem, Successful, order, parse, refused};
+use aggregates::sync::push::{
+    Failed, PushAnswer, PushItem, Successful, ahead, order, parse, refused,
+};
 use aggregates::{Metadata, UserId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -80,7 +82,12 @@ pub async fn push(
             wanted.push(index);
         }
     }
-    let wishes = wanted.iter().map(|index| wish(&slots[*index], &acks, origin, now_ms)).collect();
+    let ahead_ms = ahead(&items, now_ms);
+    let wishes = wanted.iter().map(|index| {
+        let edited_at_ms = slots[*index].item.edited_at(now_ms, ahead_ms);
+        wish(&slots[*index], &acks, Context { now_ms, edited_at_ms, origin: Some(origin) })
+    });
+    let wishes = wishes.collect();
     let mut refusals: BTreeMap<Vec<u8>, Settled> = BTreeMap::new();
     for (index, settled) in wanted.iter().zip(settle(store, user, metadata, wishes).await?) {
         let receipt = slots[*index].receipt.clone();
@@ -129,12 +136,11 @@ async fn remembered(
     Ok(stored.into_iter().map(|receipt| (receipt.hmac, receipt.outcome)).collect())
 }
 
-fn wish(slot: &Slot, acks: &[Acknowledgement], origin: Uuid, now_ms: i64) -> Wish {
+fn wish(slot: &Slot, acks: &[Acknowledgement], ctx: Context) -> Wish {
     let item = &slot.item;
-    let edited_at_ms = item.edited_at(now_ms);
     let seen = acks
         .iter()
-        .filter(|ack| ack.acked_ms <= edited_at_ms)
+        .filter(|ack| ack.acked_ms <= ctx.edited_at_ms)
         .map(|ack| Ack { position: ack.position, head: ack.head })
         .collect();
     let ask = Ask {
@@ -142,7 +148,7 @@ fn wish(slot: &Slot, acks: &[Acknowledgement], origin: Uuid, now_ms: i64) -> Wis
         ids: item.ids.clone(),
         fresh_id: ids::new_id(),
         action: Action::Change { change: item.change.clone(), base: item.base(seen) },
-        ctx: Context { now_ms, edited_at_ms, origin: Some(origin) },
+        ctx,
         request_id: Some(item.echo.request_text()),
     };
     let hmac = slot.receipt.clone();

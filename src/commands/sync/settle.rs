@@ -99,7 +99,8 @@ pub async fn settle_one(
 
 /// Grants wishes in their order, each with all its consequences. Those that depend on each other
 /// are written together; the others stand or fall alone. The answers are in the order of the
-/// wishes.
+/// wishes. Where what depends on each other is too much for one write, it is written in parts, in
+/// the order of the wishes.
 ///
 /// # Errors
 /// [`CommandError::Read`] where the log cannot be read; what was written before stays.
@@ -112,7 +113,9 @@ pub async fn settle(
     let names = Names::of(store, user).await?;
     let request = Request { store, user, metadata, names };
     let mut settled: BTreeMap<usize, Settled> = BTreeMap::new();
-    for attempt in 0..ATTEMPTS {
+    let mut group = wishes.len().max(1);
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
         let open: Vec<usize> =
             (0..wishes.len()).filter(|item| !settled.contains_key(item)).collect();
         if open.is_empty() {
@@ -121,7 +124,17 @@ pub async fn settle(
         if attempt > 0 {
             tokio::time::sleep(jitter(attempt)).await;
         }
-        request.attempt(&wishes, &open, &mut settled).await?;
+        let mut too_large = 0;
+        for part in open.chunks(group) {
+            too_large = too_large.max(request.attempt(&wishes, part, &mut settled).await?);
+        }
+        if too_large == 0 {
+            attempt += 1;
+        } else {
+            // Nobody was faster: that is no attempt. A draft has no more items than its group, so
+            // the groups shrink until what is too large is alone.
+            group = too_large.div_ceil(2);
+        }
     }
     let settled = (0..wishes.len()).map(|item| settled.remove(&item).unwrap_or(Settled::Busy));
     Ok(wishes
@@ -169,12 +182,14 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Decides and writes the open wishes. Returns how many items the largest of the drafts has
+    /// that are too large and may fit in parts, 0 where there is none; they stay open.
     async fn attempt(
         &self,
         wishes: &[Wish],
         open: &[usize],
         settled: &mut BTreeMap<usize, Settled>,
-    ) -> Result<(), CommandError> {
+    ) -> Result<usize, CommandError> {
         let (desk, closed) = self.decide(wishes, open).await?;
         let Closed { drafts, verdicts } = closed;
         let mut granted = BTreeMap::new();
@@ -203,6 +218,7 @@ impl Request<'_> {
                 (items, outcome)
             }
         });
+        let mut too_large = 0;
         for (items, outcome) in join_all(appends).await {
             match outcome {
                 Ok(Outcome::Appended { last: position, .. }) => {
@@ -215,6 +231,9 @@ impl Request<'_> {
                 }
                 Ok(Outcome::Duplicate) => self.recall(wishes, &items, settled).await?,
                 Ok(Outcome::Conflict | Outcome::Reserved | Outcome::Refused) => {}
+                Err(AppendError::TooLarge(_)) if items.len() > 1 => {
+                    too_large = too_large.max(items.len());
+                }
                 Err(error) => {
                     for item in items {
                         settled.insert(item, Settled::Failed(error.clone()));
@@ -222,7 +241,7 @@ impl Request<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(too_large)
     }
 
     /// Puts the open wishes on a desk of their own.

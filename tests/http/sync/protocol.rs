@@ -1,5 +1,7 @@
 //! What the protocol promises about requests and answers.
 
+use std::collections::BTreeSet;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidemark::ids::new_id;
@@ -61,6 +63,35 @@ async fn sync_22_and_26_a_bad_item_fails_alone() {
         let code = if is_orphan { "NOT_FOUND" } else { "VALIDATION_ERROR" };
         assert_eq!(failure["errorCode"], code);
     }
+}
+
+#[tokio::test]
+async fn sync_22_good_items_that_are_too_much_for_one_write_all_succeed() {
+    let world = World::new().await;
+    let ada = world.person("ada").await;
+    let s = new_id();
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut note = || -> String {
+        let mut letter = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            char::from_u32(0x4E00 + u32::try_from(random % 20_000).unwrap()).unwrap()
+        };
+        (0..2000).map(|_| letter()).collect()
+    };
+    let mut items = vec![session(s)];
+    items.extend(
+        (0..650).map(|_| consumption(new_id(), json!({ "sessionId": s, "notes": note() }))),
+    );
+    pushed(&ada, &items).await;
+    let rows = page(&ada, None, 1000).await;
+    let rows = rows["changes"].as_array().unwrap();
+    assert_eq!(rows.len(), items.len());
+    let commits: BTreeSet<String> = rows.iter().map(|row| row["timestamp"].to_string()).collect();
+    assert!(commits.len() > 1, "it was too much for one write");
+    let whole = rows.iter().find(|row| row["serverId"] == json!(s)).unwrap();
+    assert_eq!(whole["data"]["eventCount"], 650);
 }
 
 #[tokio::test]

@@ -100,14 +100,43 @@ async fn a_cursor_of_another_making_goes_by_its_time() {
     let ids: Vec<_> = rows["changes"].as_array().unwrap().iter().map(|r| &r["serverId"]).collect();
     assert!(ids.contains(&&json!(second)), "nothing later is missed");
 
-    let cursor = |at: &str, id: Uuid| {
-        let text = json!({ "lastCreatedAt": at, "lastId": id }).to_string();
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
-    };
-    let past = page(&ada, Some(&cursor("2020-01-01T00:00:00.000Z", new_id())), 10).await;
+    let past = page(&ada, Some(&foreign_cursor("2020-01-01T00:00:00.000Z", new_id())), 10).await;
     assert_eq!(past["recordsReturned"], 2);
-    let future = page(&ada, Some(&cursor("2999-01-01T00:00:00.000Z", new_id())), 10).await;
-    assert_eq!(future["recordsReturned"], 0);
+}
+
+#[tokio::test]
+async fn sync_13_a_cursor_in_the_midst_of_one_commit_skips_nothing_of_it() {
+    let world = World::new().await;
+    let ada = world.person("ada").await;
+    let s = new_id();
+    pushed(&ada, &[session(s), consumption(new_id(), json!({ "sessionId": s }))]).await;
+    let rows = page(&ada, None, 10).await["changes"].clone();
+    let at = rows[0]["timestamp"].as_str().unwrap();
+    assert_eq!(rows[1]["timestamp"], at, "one commit");
+    // The same time, and an id that does not say how far within it.
+    let cursor = foreign_cursor(at, new_id());
+    assert_eq!(page(&ada, Some(&cursor), 10).await["changes"], rows);
+}
+
+#[tokio::test]
+async fn a_cursor_from_the_future_means_the_beginning_and_is_not_handed_back() {
+    let world = World::new().await;
+    let ada = world.person("ada").await;
+    let future = foreign_cursor("2999-01-01T00:00:00.000Z", new_id());
+    let empty = page(&ada, Some(&future), 10).await;
+    assert_eq!(empty["cursor"], Value::Null);
+    pushed(&ada, &[consumption(new_id(), json!({}))]).await;
+    let first = page(&ada, Some(&future), 10).await;
+    assert_eq!(first["recordsReturned"], 1);
+    pushed(&ada, &[consumption(new_id(), json!({}))]).await;
+    let second = page(&ada, first["cursor"].as_str(), 10).await;
+    assert_eq!(second["recordsReturned"], 1, "{second}");
+}
+
+/// A cursor whose id nobody here made.
+fn foreign_cursor(at: &str, id: Uuid) -> String {
+    let text = json!({ "lastCreatedAt": at, "lastId": id }).to_string();
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
 }
 
 #[tokio::test]

@@ -7,11 +7,13 @@ use serde_json::Value;
 use super::ask::{Ack, Action, Ask, AskError, BasePoint, Effect, Verdict};
 use super::facts::{AliasKey, EntityKey, History, Need, parse_id};
 use super::work::{Halt, Work};
+use crate::AnyEvent;
 use crate::conflict::{Base, Resolution, TwoWayReason};
 use crate::entity::{
-    AnyEntity, ChangeKind, ChangeOutcome, EntityChange, Fields, Refusal, find_contract,
+    AnyEntity, ChangeKind, ChangeOutcome, Context, EntityChange, Fields, Refusal, find_contract,
 };
 use crate::session::{SessionCommand, SessionError};
+use crate::sync::{edit_of, resolution_of};
 
 /// The entity an ask is about.
 struct Located {
@@ -143,7 +145,7 @@ impl Work<'_> {
         if !before.state().exists() {
             identify(ask, &mut change.fields);
         }
-        let base = self.base(key, &before, point)?;
+        let base = self.base(key, &before, point, &ask.ctx)?;
         self.place(&before, &mut change)?;
         let outcome = before.decide_change(&change, &base, &self.ctx).map_err(refused)?;
         let outcome = match self.placed_after(&before, &change, &outcome)? {
@@ -168,7 +170,7 @@ impl Work<'_> {
                 (event, effect)
             }
         };
-        let resolution = crate::sync::resolution_of(&event).cloned();
+        let resolution = resolution_of(&event).cloned();
         self.stage(key, [event])?;
         self.wait(key, waiting)?;
         self.follow(key, &before)?;
@@ -284,7 +286,13 @@ impl Work<'_> {
     }
 
     /// What the person was looking at.
-    fn base(&self, key: EntityKey, now: &AnyEntity, point: &BasePoint) -> Result<Base, Halt> {
+    fn base(
+        &self,
+        key: EntityKey,
+        now: &AnyEntity,
+        point: &BasePoint,
+        ctx: &Context,
+    ) -> Result<Base, Halt> {
         let facts = &self.desk.facts;
         let Some((stored, position)) = facts.stored(key) else {
             return Ok(before_this_request(None, now, point));
@@ -296,14 +304,14 @@ impl Work<'_> {
             BasePoint::Seen { acks, below } => {
                 let below = below.map_or(i64::MAX, |below| below.saturating_sub(1).max(0));
                 let proven = match acks.first() {
-                    None => 0,
+                    None if ctx.origin.is_none() => 0,
                     Some(latest) if position <= latest.position => version,
-                    Some(_) => {
+                    Some(_) | None => {
                         self.require([Need::History(key)])?;
                         match facts.history(key) {
                             Some(History::Events(events)) => {
                                 let changes: Vec<i64> = events.iter().map(|(at, _)| *at).collect();
-                                Ack::proven(acks, &changes)
+                                with_own(Ack::proven(acks, &changes), events, ctx)
                             }
                             Some(History::TooLong) | None => return Ok(too_old()),
                         }
@@ -326,6 +334,23 @@ impl Work<'_> {
             Some(History::TooLong) | None => too_old(),
         })
     }
+}
+
+/// The version seen, raised over those that follow which the same installation made itself: it
+/// showed them before anybody acknowledged anything. Not over what it made only after this edit,
+/// nor over a merge, whose result it does not know before it pulls.
+fn with_own(proven: i64, events: &[(i64, AnyEvent)], ctx: &Context) -> i64 {
+    let own = |event: &AnyEvent| {
+        resolution_of(event).is_none()
+            && edit_of(event).is_some_and(|edit| {
+                edit.origin.is_some()
+                    && edit.origin == ctx.origin
+                    && edit.edited_at_ms <= ctx.edited_at_ms
+            })
+    };
+    let after = events.iter().skip(usize::try_from(proven).unwrap_or(usize::MAX));
+    let more = after.take_while(|(_, event)| own(event)).count();
+    proven.saturating_add(i64::try_from(more).unwrap_or(i64::MAX))
 }
 
 /// The base of an edit that saw everything stored. Earlier changes of the same request come from

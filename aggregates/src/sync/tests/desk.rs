@@ -6,9 +6,9 @@ use uuid::Uuid;
 use super::world::{World, ask};
 use crate::AnyEvent;
 use crate::consumption::CONTRACT as CONSUMPTIONS;
-use crate::entity::{AnyEntity, ChangeKind, EntityContract, time::format_instant};
+use crate::entity::{AnyEntity, ChangeKind, Context, EntityContract, time::format_instant};
 use crate::session::{CONTRACT as SESSIONS, Session, SessionCommand, Status};
-use crate::sync::desk::{Action, Ask, AskError, Effect, EntityKey};
+use crate::sync::desk::{Action, Ask, AskError, BasePoint, Effect, EntityKey};
 
 const MINUTE: i64 = 60_000;
 const T0: i64 = 1_767_000_000_000;
@@ -322,4 +322,59 @@ fn sync_02_the_same_change_twice_is_the_same_change_once() {
         assert_eq!(verdicts[0].as_ref().expect("accepted").effect, Effect::Unchanged);
         assert_eq!(world.position, position);
     }
+}
+
+/// The same ask, made by a phone that has acknowledged nothing.
+fn by(ask: Ask, phone: u128, at: i64) -> Ask {
+    let ctx = Context { now_ms: at, edited_at_ms: at, origin: Some(id(phone)) };
+    let Action::Change { change, .. } = ask.action else { panic!("a change") };
+    let base = BasePoint::Seen { acks: Vec::new(), below: None };
+    Ask { action: Action::Change { change, base }, ctx, ..ask }
+}
+
+#[test]
+fn sync_12_a_phone_has_seen_what_it_made_itself() {
+    let mut world = World::default();
+    let fields = json!({ "clientSessionId": id(1).to_string(), "notes": "mine",
+        "sessionStartTimestamp": format_instant(T0) });
+    let create = ask(&mut world, &SESSIONS, ChangeKind::Create, &id(1).to_string(), &fields, T0);
+    world.run(T0, &[by(create, 0xD1, T0)]);
+    let theirs = update(&mut world, &SESSIONS, 1, &json!({ "notes": "theirs" }));
+    let seen = |ask: Ask| {
+        let Action::Change { change, .. } = ask.action else { panic!("a change") };
+        Ask { action: Action::Change { change, base: BasePoint::Version(1) }, ..ask }
+    };
+    world.run(T0 + MINUTE, &[seen(by(theirs, 0xD2, T0 + MINUTE))]);
+    // The whole entity again, with nothing but the status changed.
+    let whole = json!({ "notes": "mine", "status": "PAUSED" });
+    let whole = update(&mut world, &SESSIONS, 1, &whole);
+    let verdicts = world.run(T0 + 2 * MINUTE, &[by(whole, 0xD1, T0 + 2 * MINUTE)]);
+    assert_eq!(verdicts[0].as_ref().expect("accepted").effect, Effect::Merged);
+    let session = session(&world, 1);
+    assert_eq!(session.entity.text("notes"), Some("theirs"));
+    assert_eq!(session.status(), Status::Paused);
+}
+
+#[test]
+fn a_phone_has_not_seen_what_it_made_later() {
+    let mut world = World::default();
+    let create = start(&mut world, 1, T0);
+    world.run(T0, &[by(create, 0xD1, T0)]);
+    let later = update(&mut world, &SESSIONS, 1, &json!({ "rating": 4 }));
+    world.run(T0 + 3 * MINUTE, &[by(later, 0xD1, T0 + 3 * MINUTE)]);
+    let earlier = update(&mut world, &SESSIONS, 1, &json!({ "rating": 2 }));
+    let verdicts = world.run(T0 + 3 * MINUTE, &[by(earlier, 0xD1, T0 + MINUTE)]);
+    assert_eq!(verdicts[0].as_ref().expect("accepted").effect, Effect::Superseded);
+}
+
+#[test]
+fn a_start_far_in_the_future_does_not_end_the_live_session_for_good() {
+    let mut world = World::default();
+    let ahead = start(&mut world, 1, T0 + 600 * MINUTE);
+    let ctx = Context { now_ms: T0, edited_at_ms: T0, origin: None };
+    world.run(T0, &[Ask { ctx, ..ahead }]);
+    let next = start(&mut world, 2, T0 + 10 * MINUTE);
+    world.run(T0 + 10 * MINUTE, &[next]);
+    assert_eq!(session(&world, 1).status(), Status::Completed);
+    assert_eq!(session(&world, 2).status(), Status::Active);
 }

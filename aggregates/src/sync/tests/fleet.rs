@@ -308,7 +308,7 @@ impl Fleet {
                 answered.insert(batch[index]);
                 continue;
             }
-            let edited_at_ms = item.edited_at(self.now_ms);
+            let edited_at_ms = item.edited_at(self.now_ms, 0);
             let seen = acks.iter().rev().filter(|(at, _)| *at <= edited_at_ms);
             asks.push(Ask {
                 contract: item.contract,

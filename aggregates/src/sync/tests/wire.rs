@@ -13,7 +13,7 @@ use crate::sync::base64;
 use crate::sync::cursor::{Composite, CursorError, Paging, Pair, Place, Signer};
 use crate::sync::desk::{Ack, AskError};
 use crate::sync::pull::{FeedRow, Page, types};
-use crate::sync::push::{order, parse, refused};
+use crate::sync::push::{ahead, order, parse, refused};
 
 /// Signs by writing the position down.
 struct Plain;
@@ -225,8 +225,27 @@ fn what_an_older_app_sends_is_understood() {
     assert_eq!(item.change.fields.keys().collect::<Vec<_>>(), ["notes"]);
     assert_eq!(item.unknown, 1);
     assert_eq!(item.echo.request_text(), "7");
-    assert_eq!(item.edited_at(i64::MAX), 1_767_340_800_000, "08:00 UTC");
-    assert_eq!(item.edited_at(1000), 1000, "nobody edits in the future");
+    assert_eq!(item.edited_at(i64::MAX, 0), 1_767_340_800_000, "08:00 UTC");
+    assert_eq!(item.edited_at(1000, 0), 1000, "nobody edits in the future");
+}
+
+#[test]
+fn a_fast_clock_makes_no_edit_younger_than_an_acknowledgement() {
+    let at = |time: &str| {
+        let mut item = item("UPDATE", "sessions", &json!({ "notes": "a" }));
+        item["timestamp"] = json!(time);
+        parse(&item).expect("valid")
+    };
+    let now = 1_767_340_800_000; // 08:00 UTC
+    let (first, last) = (at("2026-01-02T08:50:00Z"), at("2026-01-02T09:00:00Z"));
+    let ahead_ms = ahead(&[&first, &last], now);
+    assert_eq!(ahead_ms, 3_600_000);
+    assert_eq!(first.edited_at(now, ahead_ms), now - 600_000);
+    assert_eq!(last.edited_at(now, ahead_ms), now);
+    let mut aged = at("2026-01-02T08:50:00Z");
+    aged.age_ms = Some(5000);
+    assert_eq!(aged.edited_at(now, ahead_ms), now - 5000, "an age needs no clock");
+    assert_eq!(ahead(&[&first], now + 3_600_000), 0, "a slow clock cannot be told from an old edit");
 }
 
 #[test]
@@ -264,4 +283,15 @@ fn an_update_of_nothing_asks_for_a_creation() {
     assert!(failed.retryable);
     assert_eq!(failed.error_code, "NOT_FOUND");
     assert_eq!(failed.details.expect("details")["orphanUpdate"]["entityId"], "e-1");
+}
+
+#[test]
+fn what_is_not_kept_yet_may_come_again() {
+    for entity_type in ["products", "Purchase", "journals", "InventoryItem", "ai_usage_record"] {
+        let failed = parse(&item("CREATE", entity_type, &json!({}))).expect_err("not kept");
+        assert_eq!((failed.error_code, failed.retryable), ("SERVICE_UNAVAILABLE", true));
+        // Even where something else is wrong: a phone gives up what it must not send again.
+        let failed = parse(&json!({ "entityType": entity_type })).expect_err("not kept");
+        assert!(failed.retryable);
+    }
 }

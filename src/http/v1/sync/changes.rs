@@ -1,6 +1,6 @@
 //! `GET /sync/changes`: one page of what has changed since a cursor.
 
-use aggregates::entity::{EntityContract, find_contract};
+use aggregates::entity::{EntityContract, find_contract, is_protocol_type};
 use aggregates::sync::cursor::Composite;
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,18 +14,6 @@ use crate::http::extract::{Caller, DeviceId, Query, System};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
-/// The types of the protocol. Those the server keeps nothing of yet match nothing.
-const KNOWN_TYPES: [&str; 9] = [
-    "products",
-    "devices",
-    "purchases",
-    "inventory_items",
-    "sessions",
-    "consumptions",
-    "journal_entries",
-    "goals",
-    "ai_usage_records",
-];
 
 /// Delivers what has changed since the cursor, parents before children, one row an entity.
 ///
@@ -105,7 +93,7 @@ pub(super) fn cursor(text: &str) -> Result<Composite, ApiError> {
     })
 }
 
-/// Unknown types match nothing; a list of nothing but unknown types is a mistake.
+/// Unknown types and those the server keeps nothing of yet match nothing; a list of nothing but unknown types is a mistake.
 fn entity_types(
     query: &[(String, String)],
 ) -> Result<Option<Vec<&'static EntityContract>>, ApiError> {
@@ -120,8 +108,7 @@ fn entity_types(
         return Ok(None);
     }
     let types: Vec<_> = names.iter().filter_map(|name| find_contract(name)).collect();
-    let known = names.iter().any(|name| KNOWN_TYPES.iter().any(|k| k.eq_ignore_ascii_case(name)));
-    if types.is_empty() && !known {
+    if types.is_empty() && !names.iter().any(|name| is_protocol_type(name)) {
         return Err(ApiError::invalid_field("entityTypes", "names no known type"));
     }
     Ok(Some(types))
