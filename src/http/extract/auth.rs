@@ -4,6 +4,7 @@ use aggregates::ids::UserId;
 use axum::extract::FromRequestParts;
 use axum::http::{header::AUTHORIZATION, request::Parts};
 
+use super::device::OptionalDeviceId;
 use crate::auth::{Identity, Role, TokenError};
 use crate::http::context::{Correlation, RequestContext};
 use crate::http::error::{ApiError, code};
@@ -75,14 +76,17 @@ impl FromRequestParts<AppState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let Authenticated(identity) = Authenticated::from_request_parts(parts, state).await?;
+        // Before anything is done for them, whether or not the route asks for the installation.
+        OptionalDeviceId::from_request_parts(parts, state).await?;
         let correlation = Correlation::from_request_parts(parts, state).await?;
         let user = state.users.resolve(&identity, correlation.id).await?;
         let class = parts.extensions.get().copied().unwrap_or(RateClass::Standard);
-        let quota = state.rates.take(user, class).await?;
+        let (quota, taken) = state.rates.take(user, class).await;
         if let (Some(quota), Some(context)) = (quota, parts.extensions.get::<RequestContext>()) {
             // A handler that asks for the caller twice is counted twice and shows the first count.
             let _ = context.quota.set(quota);
         }
+        taken?;
         Ok(Self { user, identity })
     }
 }

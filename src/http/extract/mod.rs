@@ -6,8 +6,10 @@ mod device;
 mod json;
 mod params;
 mod pointer;
+mod surrogates;
 mod system;
 mod timezone;
+mod wording;
 
 pub use auth::{Authenticated, Caller};
 pub use body::BodyLimit;

@@ -104,6 +104,12 @@ async fn a_device_id_is_a_uuid_or_an_error() {
         }
     }
     assert_eq!(app.get("/maybe-device", &[]).await.json()["data"], Value::Null);
+    let ann = app.bearer("ann", &[]);
+    let wrong = app.get("/me", &[("authorization", &ann), ("x-device-id", "phone")]).await;
+    assert_eq!((wrong.status.as_u16(), wrong.code().as_str()), (400, "INVALID_DEVICE_ID"));
+    assert_eq!(app.get("/me", &[("authorization", &ann)]).await.status, 200);
+    let stranger = app.get("/me", &[("x-device-id", "phone")]).await;
+    assert_eq!(stranger.code(), "UNAUTHORIZED", "who calls comes first");
 }
 
 #[tokio::test]
@@ -141,6 +147,11 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_others_are_not_affecte
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "RATE_LIMIT_EXCEEDED"));
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1790..=1800).contains(&wait), "{wait}");
+    assert_eq!(refused.json()["error"]["details"]["retryAfter"], wait, "an integer");
+    assert_eq!(refused.header("x-ratelimit-limit"), "2");
+    assert_eq!(refused.header("x-ratelimit-remaining"), "0");
+    assert_eq!(refused.header("x-ratelimit-window"), "3600");
+    assert!(refused.header("x-ratelimit-reset").ends_with('Z'));
     assert_eq!(app.get("/me", &[("authorization", &bob)]).await.status, 200);
     let health = "/api/v1/health/me";
     for status in [200, 200, 429] {

@@ -41,6 +41,15 @@ async fn a_good_body_is_read_plain_and_gzipped() {
 }
 
 #[tokio::test]
+async fn half_an_emoji_costs_nothing_but_itself() {
+    let app = App::new();
+    let body = r#"{"itemCount":1,"lines":[{"name":"tea \ud83d"},{"name":"\ud83c\udf75"}]}"#;
+    let answer = app.post("/orders", &[], body).await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.json()["data"]["names"], json!(["tea \u{FFFD}", "\u{1F375}"]));
+}
+
+#[tokio::test]
 async fn a_broken_body_is_invalid_input() {
     let app = App::new();
     let mut cut = gzip(&padded(500));
@@ -63,6 +72,29 @@ async fn a_broken_body_is_invalid_input() {
         let answer = app.post("/orders", headers, body.clone()).await;
         let found = (answer.status.as_u16(), answer.code());
         assert_eq!(found, (400, "INVALID_INPUT".to_owned()), "{body:?}");
+    }
+}
+
+/// The client rejects samples for good where it must not retry.
+#[tokio::test]
+async fn a_fault_of_transport_may_be_retried_and_invalid_data_may_not() {
+    let app = App::new();
+    let mut cut = gzip(&padded(500));
+    cut.truncate(cut.len() - 9);
+    let gz: &[(&str, &str)] = &[("content-encoding", "gzip")];
+    let broken = stream::iter([Ok(Bytes::from("{")), Err(std::io::Error::other("reset"))]);
+    for (headers, body, retryable) in [
+        (gz, Body::from("not gzip at all, honestly"), true),
+        (gz, Body::from(cut), true),
+        (&[], Body::from(r#"{"itemCount":"#), true),
+        (&[], Body::from(r#"{"itemCount":1,"lines":[{"name":"te"#), true),
+        (&[], Body::from_stream(broken), true),
+        (&[], Body::from("{]"), false),
+        (&[], Body::from(r#"{"itemCount":"two"}"#), false),
+    ] {
+        let answer = app.post(UPLOAD, headers, body).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "VALIDATION_ERROR"));
+        assert_eq!(answer.json()["error"]["retryable"], retryable, "{}", answer.json());
     }
 }
 
@@ -145,6 +177,10 @@ async fn a_body_of_another_shape_names_the_place() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "VALIDATION_ERROR"));
         assert_eq!(answer.json()["error"]["details"][0]["field"], field, "{body}");
     }
+    let secret = r#"{"itemCount":"blood pressure 180"}"#;
+    let answer = app.post("/orders", &[], secret).await;
+    assert_eq!(answer.json()["error"]["details"][0]["message"], "must be a whole number in range");
+    assert!(!answer.json().to_string().contains("180"));
     let upload = app.post(UPLOAD, &[], "{}").await;
     assert_eq!(upload.code(), "VALIDATION_ERROR");
     assert_eq!(upload.json()["error"]["retryable"], false);
@@ -160,6 +196,8 @@ async fn bad_parameters_name_themselves() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "VALIDATION_ERROR"));
         let details = &answer.json()["error"]["details"][0];
         assert_eq!(details["field"], field, "{path}: {details}");
+        let text = answer.json().to_string();
+        assert!(!text.contains("seven") && !text.contains("many"), "quotes the caller: {text}");
     }
     assert_eq!(app.get("/pages?limit=5", &[]).await.json()["data"], 5);
 }
