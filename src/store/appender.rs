@@ -86,13 +86,16 @@ fn take_disjoint(backlog: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     let mut taken = Vec::new();
     let mut kept = VecDeque::new();
     let mut keys: HashSet<Key> = HashSet::new();
+    let mut subjects = Subjects::default();
     let mut bytes = 0;
     while let Some(waiting) = backlog.pop_front() {
         let own = keys_of(&waiting.member);
         let size = waiting.member.size();
         let full = taken.len() == MAX_MEMBERS || (bytes + size > MAX_BYTES && !taken.is_empty());
-        let free = own.iter().all(|key| !keys.contains(key));
+        let own_subjects = Subjects::of(&waiting.member);
+        let free = own.iter().all(|key| !keys.contains(key)) && subjects.allow(&own_subjects);
         keys.extend(own);
+        subjects.extend(own_subjects);
         if full || !free {
             kept.push_back(waiting);
         } else {
@@ -109,7 +112,6 @@ enum Key {
     Stream(aggregates::StreamId),
     Receipt(uuid::Uuid, &'static str, Vec<u8>),
     Reservation(&'static str, Vec<u8>),
-    Subject(uuid::Uuid),
 }
 
 fn keys_of(member: &SealedMember) -> Vec<Key> {
@@ -120,21 +122,38 @@ fn keys_of(member: &SealedMember) -> Vec<Key> {
         .map(|receipt| Key::Receipt(receipt.user.0, receipt.scope, receipt.hmac.clone()));
     let reservations =
         member.reservations.iter().map(|held| Key::Reservation(held.scope, held.hmac.clone()));
-    // A member that changes a person's keys goes alone among that person's members: the call
-    // checks keys before it changes any.
-    let subjects = if member.subject_changes.is_empty() {
-        Vec::new()
-    } else {
-        member.streams.iter().map(|stream| Key::Subject(stream.user)).collect()
-    };
-    let required = member.keys.iter().map(|key| Key::Subject(key.user));
-    let changes = !member.subject_changes.is_empty();
-    streams
-        .chain(receipts)
-        .chain(reservations)
-        .chain(subjects)
-        .chain(required.filter(|_| changes))
-        .collect()
+    streams.chain(receipts).chain(reservations).collect()
+}
+
+/// Whose keys and privacy rules members change, and whose they rely on. A member that changes a
+/// person's goes alone among that person's members: the call checks them before it changes any.
+#[derive(Default)]
+struct Subjects {
+    changed: HashSet<uuid::Uuid>,
+    /// Those changed among them.
+    used: HashSet<uuid::Uuid>,
+}
+
+impl Subjects {
+    fn of(member: &SealedMember) -> Self {
+        let changed: HashSet<_> =
+            member.subject_changes.iter().map(|change| change.user.0).collect();
+        let sealed = member.keys.iter().map(|key| key.user);
+        let streams = member.streams.iter().map(|stream| stream.user);
+        let guarded = member.privacy.iter().map(|guard| guard.user.0);
+        let used = sealed.chain(streams).chain(guarded).chain(changed.iter().copied()).collect();
+        Self { changed, used }
+    }
+
+    /// Whether a member may share a call with these.
+    fn allow(&self, member: &Self) -> bool {
+        self.changed.is_disjoint(&member.used) && self.used.is_disjoint(&member.changed)
+    }
+
+    fn extend(&mut self, member: Self) {
+        self.changed.extend(member.changed);
+        self.used.extend(member.used);
+    }
 }
 
 /// Writes one batch, answers what is final and returns what has to be tried again.
@@ -233,5 +252,56 @@ pub(crate) fn classify(error: sqlx::Error) -> AppendError {
             AppendError::Internal(Arc::new(error))
         }
         _ => AppendError::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aggregates::{Purpose, UserId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::append::RequiredKey;
+    use crate::store::member::{SubjectChange, SubjectChangeKind};
+
+    fn sealed_for(user: u128) -> SealedMember {
+        let key =
+            RequiredKey { user: Uuid::from_u128(user), purpose: "activity", key_id: Uuid::nil() };
+        SealedMember { keys: vec![key], ..SealedMember::default() }
+    }
+
+    fn destroys(user: u128) -> SealedMember {
+        let change = SubjectChange {
+            user: UserId(Uuid::from_u128(user)),
+            purpose: Purpose::Activity,
+            kind: SubjectChangeKind::Destroyed,
+        };
+        SealedMember { subject_changes: vec![change], ..SealedMember::default() }
+    }
+
+    /// How many members each call takes.
+    fn calls(members: Vec<SealedMember>) -> Vec<usize> {
+        let mut backlog: VecDeque<Waiting> = members
+            .into_iter()
+            .map(|member| {
+                let (answer, _) = oneshot::channel();
+                Waiting { member, deferrals: 0, since: Instant::now(), answer }
+            })
+            .collect();
+        let mut calls = Vec::new();
+        while !backlog.is_empty() {
+            calls.push(take_disjoint(&mut backlog).len());
+        }
+        calls
+    }
+
+    #[test]
+    fn who_changes_a_persons_keys_shares_no_call_with_who_uses_them() {
+        assert_eq!(calls(vec![sealed_for(1), sealed_for(1), sealed_for(2)]), [3]);
+        assert_eq!(calls(vec![sealed_for(1), destroys(1), sealed_for(2)]), [2, 1]);
+        assert_eq!(calls(vec![destroys(1), sealed_for(1), sealed_for(2)]), [2, 1]);
+        assert_eq!(calls(vec![destroys(1), destroys(1), destroys(2)]), [2, 1]);
+        // Who comes after one that waits for its turn waits for it too.
+        assert_eq!(calls(vec![sealed_for(1), destroys(1), sealed_for(1)]), [1, 1, 1]);
     }
 }

@@ -245,7 +245,11 @@ fn a_fast_clock_makes_no_edit_younger_than_an_acknowledgement() {
     let mut aged = at("2026-01-02T08:50:00Z");
     aged.age_ms = Some(5000);
     assert_eq!(aged.edited_at(now, ahead_ms), now - 5000, "an age needs no clock");
-    assert_eq!(ahead(&[&first], now + 3_600_000), 0, "a slow clock cannot be told from an old edit");
+    assert_eq!(
+        ahead(&[&first], now + 3_600_000),
+        0,
+        "a slow clock cannot be told from an old edit"
+    );
 }
 
 #[test]
