@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use flate2::write::MultiGzDecoder;
 use futures_util::StreamExt;
 
+use super::surrogates;
 use crate::http::error::{ApiError, code};
 
 const MIB: usize = 1024 * 1024;
@@ -29,7 +30,7 @@ impl BodyLimit {
     pub const SYNC: Self = Self { wire: 6 * MIB, inflated: 25 * MIB };
 }
 
-/// The whole body, decompressed.
+/// The whole body, decompressed, and without halves of characters.
 ///
 /// Both limits are enforced while reading, so that neither a false length nor a small body that
 /// inflates without end can take more memory than allowed.
@@ -55,7 +56,9 @@ pub(super) async fn read(
         }
         sink.write(&chunk).map_err(|error| refusal(error, limit))?;
     }
-    sink.finish().map_err(|error| refusal(error, limit))
+    let mut bytes = sink.finish().map_err(|error| refusal(error, limit))?;
+    surrogates::mend(&mut bytes);
+    Ok(bytes)
 }
 
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {

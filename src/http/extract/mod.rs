@@ -6,6 +6,7 @@ mod device;
 mod json;
 mod params;
 mod pointer;
+mod surrogates;
 mod system;
 mod timezone;
 

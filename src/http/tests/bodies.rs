@@ -41,6 +41,15 @@ async fn a_good_body_is_read_plain_and_gzipped() {
 }
 
 #[tokio::test]
+async fn half_an_emoji_costs_nothing_but_itself() {
+    let app = App::new();
+    let body = r#"{"itemCount":1,"lines":[{"name":"tea \ud83d"},{"name":"\ud83c\udf75"}]}"#;
+    let answer = app.post("/orders", &[], body).await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.json()["data"]["names"], json!(["tea \u{FFFD}", "\u{1F375}"]));
+}
+
+#[tokio::test]
 async fn a_broken_body_is_invalid_input() {
     let app = App::new();
     let mut cut = gzip(&padded(500));
