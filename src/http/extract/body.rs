@@ -87,11 +87,13 @@ fn too_large(limit: BodyLimit) -> ApiError {
         }))
 }
 
+/// A fault of the way here rather than of the data: the same body may arrive whole next time, and a
+/// phone must not throw away what it holds.
 fn unreadable(
     message: &'static str,
     cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> ApiError {
-    ApiError::new(code::INVALID_INPUT).with_message(message).with_cause(cause)
+    ApiError::new(code::INVALID_INPUT).with_message(message).with_retryable(true).with_cause(cause)
 }
 
 fn refusal(error: io::Error, limit: BodyLimit) -> ApiError {

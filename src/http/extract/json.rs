@@ -57,6 +57,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     }
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         Category::Data => ApiError::validation(vec![field_error(bytes, &error)]),
+        // What ends too early was cut on its way.
+        Category::Eof => ApiError::new(code::INVALID_INPUT)
+            .with_message("The body ends too early.")
+            .with_retryable(true),
         _ => ApiError::new(code::INVALID_INPUT)
             .with_message("The body is not valid JSON.")
             .with_details(serde_json::json!({ "line": error.line(), "column": error.column() })),

@@ -75,6 +75,29 @@ async fn a_broken_body_is_invalid_input() {
     }
 }
 
+/// The client rejects samples for good where it must not retry.
+#[tokio::test]
+async fn a_fault_of_transport_may_be_retried_and_invalid_data_may_not() {
+    let app = App::new();
+    let mut cut = gzip(&padded(500));
+    cut.truncate(cut.len() - 9);
+    let gz: &[(&str, &str)] = &[("content-encoding", "gzip")];
+    let broken = stream::iter([Ok(Bytes::from("{")), Err(std::io::Error::other("reset"))]);
+    for (headers, body, retryable) in [
+        (gz, Body::from("not gzip at all, honestly"), true),
+        (gz, Body::from(cut), true),
+        (&[], Body::from(r#"{"itemCount":"#), true),
+        (&[], Body::from(r#"{"itemCount":1,"lines":[{"name":"te"#), true),
+        (&[], Body::from_stream(broken), true),
+        (&[], Body::from("{]"), false),
+        (&[], Body::from(r#"{"itemCount":"two"}"#), false),
+    ] {
+        let answer = app.post(UPLOAD, headers, body).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "VALIDATION_ERROR"));
+        assert_eq!(answer.json()["error"]["retryable"], retryable, "{}", answer.json());
+    }
+}
+
 #[tokio::test]
 async fn another_encoding_or_type_is_415() {
     let app = App::new();
