@@ -72,7 +72,7 @@ impl Dialect {
     }
 
     /// The code to send. For the health routes this also settles `retryable` and the wait, unless
-    /// the error came with its own.
+    /// the error came with its own, and the status where it would contradict the code.
     pub(super) fn translate(self, error: &mut ApiError) -> &'static str {
         let inner = &mut error.0;
         if self == Self::Standard {
@@ -86,6 +86,9 @@ impl Dialect {
             inner.retryable.get_or_insert(server_failed);
             return inner.code.name;
         };
+        if rule.wire == code::UNAUTHORIZED {
+            inner.status = rule.wire.status;
+        }
         let retryable = *inner.retryable.get_or_insert(rule.retryable);
         if retryable && inner.retry_after.is_none() {
             inner.retry_after = rule.wait_ms.map(Duration::from_millis);

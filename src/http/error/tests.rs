@@ -75,6 +75,9 @@ async fn the_health_shape_always_says_whether_to_retry() {
         assert_eq!(error["retryable"], retryable, "{raised:?}");
         assert_eq!(error["retryAfterMs"], wait, "{raised:?}");
     }
+    let (status, body) = answer("/api/v1/health/x", code::MALFORMED_TOKEN.into()).await;
+    assert_eq!((status, &body["error"]["code"]), (401, &json!("UNAUTHORIZED")));
+    assert_eq!(answer("/api/v1/sessions", code::MALFORMED_TOKEN.into()).await.0, 400);
     let repeatable = ApiError::new(code::VALIDATION_ERROR).with_retryable(true);
     assert_eq!(answer("/api/v1/health/x", repeatable).await.1["error"]["retryable"], true);
     let sooner = ApiError::new(code::CONFLICT).with_retry_after(Duration::from_millis(1500));
