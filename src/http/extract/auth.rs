@@ -4,6 +4,7 @@ use aggregates::ids::UserId;
 use axum::extract::FromRequestParts;
 use axum::http::{header::AUTHORIZATION, request::Parts};
 
+use super::device::OptionalDeviceId;
 use crate::auth::{Identity, Role, TokenError};
 use crate::http::context::{Correlation, RequestContext};
 use crate::http::error::{ApiError, code};
@@ -75,6 +76,8 @@ impl FromRequestParts<AppState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let Authenticated(identity) = Authenticated::from_request_parts(parts, state).await?;
+        // Before anything is done for them, whether or not the route asks for the installation.
+        OptionalDeviceId::from_request_parts(parts, state).await?;
         let correlation = Correlation::from_request_parts(parts, state).await?;
         let user = state.users.resolve(&identity, correlation.id).await?;
         let class = parts.extensions.get().copied().unwrap_or(RateClass::Standard);

@@ -104,6 +104,12 @@ async fn a_device_id_is_a_uuid_or_an_error() {
         }
     }
     assert_eq!(app.get("/maybe-device", &[]).await.json()["data"], Value::Null);
+    let ann = app.bearer("ann", &[]);
+    let wrong = app.get("/me", &[("authorization", &ann), ("x-device-id", "phone")]).await;
+    assert_eq!((wrong.status.as_u16(), wrong.code().as_str()), (400, "INVALID_DEVICE_ID"));
+    assert_eq!(app.get("/me", &[("authorization", &ann)]).await.status, 200);
+    let stranger = app.get("/me", &[("x-device-id", "phone")]).await;
+    assert_eq!(stranger.code(), "UNAUTHORIZED", "who calls comes first");
 }
 
 #[tokio::test]
