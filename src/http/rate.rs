@@ -73,24 +73,24 @@ impl RateLimiter {
 
     /// Takes one request out of the person's bucket.
     ///
-    /// # Errors
-    /// 429 `RATE_LIMIT_EXCEEDED` when it is empty.
+    /// Answers what is left, and whether there was a request to take.
     pub(super) async fn take(
         &self,
         user: UserId,
         class: RateClass,
-    ) -> Result<Option<Quota>, ApiError> {
-        let Some(rate) = self.rates.get(&class).copied() else { return Ok(None) };
+    ) -> (Option<Quota>, Result<(), ApiError>) {
+        let Some(rate) = self.rates.get(&class).copied() else { return (None, Ok(())) };
         let now = Instant::now();
         let fresh = async { Arc::new(Mutex::new(Bucket::full(rate, now))) };
         let bucket = self.buckets.get_with((user, class), fresh).await;
-        let taken = bucket.lock().unwrap_or_else(PoisonError::into_inner).take(rate, now);
-        taken.map(Some).map_err(|wait| {
-            let seconds = wait.as_secs_f64().ceil();
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = bucket.take(rate, now).map_err(|wait| {
+            let seconds = wait.as_millis().div_ceil(1000) as u64;
             ApiError::new(code::RATE_LIMIT_EXCEEDED)
                 .with_retry_after(wait)
                 .with_details(serde_json::json!({ "retryAfter": seconds, "limit": rate.requests }))
-        })
+        });
+        (Some(bucket.quota(rate)), taken)
     }
 }
 
@@ -105,10 +105,10 @@ impl Bucket {
         Self { tokens: f64::from(rate.requests), at: now }
     }
 
-    /// What is left, or how long until there is a token.
-    fn take(&mut self, rate: Rate, now: Instant) -> Result<Quota, Duration> {
+    /// Takes a token, or says how long until there is one.
+    fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
         let capacity = f64::from(rate.requests);
-        let seconds_per_token = rate.window.as_secs_f64() / capacity.max(1.0);
+        let seconds_per_token = seconds_per_token(rate);
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + elapsed / seconds_per_token).min(capacity);
         self.at = self.at.max(now);
@@ -116,11 +116,20 @@ impl Bucket {
             return Err(Duration::from_secs_f64((1.0 - self.tokens) * seconds_per_token));
         }
         self.tokens -= 1.0;
+        Ok(())
+    }
+
+    fn quota(&self, rate: Rate) -> Quota {
         // Truncation is meant: part of a token lets nobody in.
         let remaining = self.tokens as u32;
-        let full_in = Duration::from_secs_f64((capacity - self.tokens) * seconds_per_token);
-        Ok(Quota { rate, remaining, full_in })
+        let missing = (f64::from(rate.requests) - self.tokens).max(0.0);
+        let full_in = Duration::from_secs_f64(missing * seconds_per_token(rate));
+        Quota { rate, remaining, full_in }
     }
+}
+
+fn seconds_per_token(rate: Rate) -> f64 {
+    rate.window.as_secs_f64() / f64::from(rate.requests).max(1.0)
 }
 
 impl Quota {
@@ -152,13 +161,15 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut bucket = Bucket::full(RATE, start);
         for left in [3, 2, 1, 0] {
-            assert_eq!(bucket.take(RATE, start).unwrap().remaining, left);
+            bucket.take(RATE, start).unwrap();
+            assert_eq!(bucket.quota(RATE).remaining, left);
         }
         assert_eq!(bucket.take(RATE, start), Err(Duration::from_secs(10)));
         assert_eq!(bucket.take(RATE, at(9)).unwrap_err().as_secs_f64().round(), 1.0);
         assert!(bucket.take(RATE, at(11)).is_ok());
         assert!(bucket.take(RATE, at(12)).is_err());
-        assert_eq!(bucket.take(RATE, at(900)).unwrap().remaining, 3, "never above the limit");
+        bucket.take(RATE, at(900)).unwrap();
+        assert_eq!(bucket.quota(RATE).remaining, 3, "never above the limit");
     }
 
     #[test]

@@ -81,11 +81,12 @@ impl FromRequestParts<AppState> for Caller {
         let correlation = Correlation::from_request_parts(parts, state).await?;
         let user = state.users.resolve(&identity, correlation.id).await?;
         let class = parts.extensions.get().copied().unwrap_or(RateClass::Standard);
-        let quota = state.rates.take(user, class).await?;
+        let (quota, taken) = state.rates.take(user, class).await;
         if let (Some(quota), Some(context)) = (quota, parts.extensions.get::<RequestContext>()) {
             // A handler that asks for the caller twice is counted twice and shows the first count.
             let _ = context.quota.set(quota);
         }
+        taken?;
         Ok(Self { user, identity })
     }
 }

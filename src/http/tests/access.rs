@@ -147,6 +147,11 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_others_are_not_affecte
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "RATE_LIMIT_EXCEEDED"));
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1790..=1800).contains(&wait), "{wait}");
+    assert_eq!(refused.json()["error"]["details"]["retryAfter"], wait, "an integer");
+    assert_eq!(refused.header("x-ratelimit-limit"), "2");
+    assert_eq!(refused.header("x-ratelimit-remaining"), "0");
+    assert_eq!(refused.header("x-ratelimit-window"), "3600");
+    assert!(refused.header("x-ratelimit-reset").ends_with('Z'));
     assert_eq!(app.get("/me", &[("authorization", &bob)]).await.status, 200);
     let health = "/api/v1/health/me";
     for status in [200, 200, 429] {
