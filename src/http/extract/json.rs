@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::body::{self, BodyLimit};
-use super::pointer;
+use super::{pointer, wording};
 use crate::http::error::{ApiError, FieldError, code};
 use crate::http::state::AppState;
 
@@ -67,15 +67,14 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })
 }
 
-/// Where in the body the parser stopped, as a JSON pointer. The parser's sentence goes to the
-/// client, who wrote the body, and nowhere else.
+/// Where in the body the parser stopped, as a JSON pointer, and what belongs there.
 fn field_error(bytes: &[u8], error: &serde_json::Error) -> FieldError {
     let sentence = error.to_string();
-    let message = sentence.rsplit_once(" at line ").map_or(sentence.as_str(), |(text, _)| text);
+    let reason = sentence.rsplit_once(" at line ").map_or(sentence.as_str(), |(text, _)| text);
     let mut field = pointer::at(bytes, error.line(), error.column());
-    if let Some(name) = message.strip_prefix("missing field `").and_then(|n| n.strip_suffix('`')) {
+    if let Some(name) = wording::named(reason).filter(|_| reason.starts_with("missing")) {
         field.push('/');
         field.push_str(name);
     }
-    FieldError { field, message: message.to_owned() }
+    FieldError { field, message: wording::of(reason).to_owned() }
 }

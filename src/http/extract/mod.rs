@@ -9,6 +9,7 @@ mod pointer;
 mod surrogates;
 mod system;
 mod timezone;
+mod wording;
 
 pub use auth::{Authenticated, Caller};
 pub use body::BodyLimit;

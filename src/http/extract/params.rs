@@ -1,9 +1,12 @@
 //! Parameters from the path and the query.
 
 use axum::extract::FromRequestParts;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::wording;
 use crate::http::context;
 use crate::http::error::{ApiError, Dialect, FieldError, code};
 
@@ -26,10 +29,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             Err(rejection) if rejection.status().is_server_error() => {
                 Err(ApiError::internal(rejection))
             }
-            Err(rejection) => {
-                let message = rejection.body_text();
-                Err(ApiError::validation(vec![field_error("path", &message)]))
-            }
+            Err(rejection) => Err(ApiError::validation(vec![path_error(&rejection)])),
         }
     }
 }
@@ -45,24 +45,38 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         match axum::extract::Query::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
             Err(rejection) => {
-                let error = field_error("query", &rejection.body_text());
+                let error = query_error(&rejection.body_text());
                 Err(ApiError::new(code).with_field_errors(vec![error]))
             }
         }
     }
 }
 
-/// Finds the parameter in serde's sentence: either quoted, or before the first colon of what
-/// follows axum's preamble.
-fn field_error(fallback: &str, sentence: &str) -> FieldError {
-    let reason = sentence
-        .strip_prefix("Failed to deserialize query string: ")
-        .or_else(|| sentence.strip_prefix("Invalid URL: "))
-        .unwrap_or(sentence);
-    let quoted = reason.split('`').nth(1);
-    let leading = reason.split_once(": ").map(|(name, _)| name);
-    let name = [leading, quoted].into_iter().flatten().find(|name| is_name(name));
-    FieldError { field: name.unwrap_or(fallback).to_owned(), message: reason.to_owned() }
+/// Finds the parameter in the sentence of axum's query extractor: before the first colon of what
+/// follows its preamble, or named as missing.
+fn query_error(sentence: &str) -> FieldError {
+    let preamble = "Failed to deserialize query string: ";
+    let reason = sentence.strip_prefix(preamble).unwrap_or(sentence);
+    let (leading, rest) = match reason.split_once(": ") {
+        Some((name, rest)) if is_name(name) => (Some(name), rest),
+        _ => (None, reason),
+    };
+    let field = wording::named(rest).or(leading).unwrap_or("query");
+    FieldError { field: field.to_owned(), message: wording::of(rest).to_owned() }
+}
+
+/// The parameter of the path that does not parse, by the name the route gives it.
+fn path_error(rejection: &PathRejection) -> FieldError {
+    let name = match rejection {
+        PathRejection::FailedToDeserializePathParams(error) => match error.kind() {
+            ErrorKind::ParseErrorAtKey { key, .. }
+            | ErrorKind::InvalidUtf8InPathParam { key }
+            | ErrorKind::DeserializeError { key, .. } => Some(key.as_str()),
+            _ => None,
+        },
+        _ => None,
+    };
+    FieldError { field: name.unwrap_or("path").to_owned(), message: "is not valid".to_owned() }
 }
 
 fn is_name(text: &str) -> bool {

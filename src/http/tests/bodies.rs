@@ -177,6 +177,10 @@ async fn a_body_of_another_shape_names_the_place() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "VALIDATION_ERROR"));
         assert_eq!(answer.json()["error"]["details"][0]["field"], field, "{body}");
     }
+    let secret = r#"{"itemCount":"blood pressure 180"}"#;
+    let answer = app.post("/orders", &[], secret).await;
+    assert_eq!(answer.json()["error"]["details"][0]["message"], "must be a whole number in range");
+    assert!(!answer.json().to_string().contains("180"));
     let upload = app.post(UPLOAD, &[], "{}").await;
     assert_eq!(upload.code(), "VALIDATION_ERROR");
     assert_eq!(upload.json()["error"]["retryable"], false);
@@ -192,6 +196,8 @@ async fn bad_parameters_name_themselves() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "VALIDATION_ERROR"));
         let details = &answer.json()["error"]["details"][0];
         assert_eq!(details["field"], field, "{path}: {details}");
+        let text = answer.json().to_string();
+        assert!(!text.contains("seven") && !text.contains("many"), "quotes the caller: {text}");
     }
     assert_eq!(app.get("/pages?limit=5", &[]).await.json()["data"], 5);
 }
