@@ -202,6 +202,11 @@ pub struct DaysPage {
 }
 
 impl DaysPage {
+    /// The same read model as it looks to a person who has no days in it.
+    pub fn hidden(self) -> Self {
+        Self { days: Vec::new(), has_more: false, ready: 0, no_data: 0, ..self }
+    }
+
     /// The summary of the whole range. `heard` is the person's head for the classes the rollup
     /// hears, read after this page.
     pub fn summary(&self, heard: i64) -> Summary {

@@ -1,10 +1,10 @@
 //! Daily statistics and their freshness over HTTP.
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::rest::{DAY, HOUR, MINUTE, get, iso, ok, refused, serving};
+use crate::rest::{DAY, HOUR, MINUTE, call, get, iso, ok, refused, serving};
 use crate::world::{Answer, Person, World};
 
 /// 2026-03-01T00:00:00Z.
@@ -135,6 +135,30 @@ async fn what_is_not_folded_yet_is_never_called_empty() {
     let path = format!("{ROLLUPS}&endDate=2026-03-31");
     let page = ok(get(&eve, &path).await);
     assert_eq!((&page["summary"]["state"], &page["items"]), (&json!("EMPTY"), &json!([])));
+}
+
+#[tokio::test]
+async fn who_does_not_allow_aggregation_sees_no_statistics() {
+    let world = serving().await;
+    let (ann, ben) = (world.person("ann").await, world.person("ben").await);
+    let path = format!("{ROLLUPS}&endDate=2026-03-31&minWatermark=1&waitMs=2000");
+    for (number, person) in [(1, &ann), (2, &ben)] {
+        upload(person, number, &[(MARCH + HOUR, 60.0)]).await;
+        assert_eq!(ok(get(person, &path).await)["summary"]["totalItems"], 1);
+    }
+    let allow =
+        |allowed: bool| json!({ "privacySettings": { "health": { "allowAggregation": allowed } } });
+    let shown = get(&ann, &path).await.header("etag").to_owned();
+    ok(call(&ann, Method::PUT, "/users/preferences", allow(false)).await);
+    let hidden = Answer::of(ann.get(&format!("/api/v1{path}")).header("if-none-match", &shown));
+    let page = ok(hidden.await);
+    assert_eq!((&page["summary"]["state"], &page["items"]), (&json!("EMPTY"), &json!([])));
+    assert_eq!(page["summary"]["totalItems"], 0);
+    let report = ok(get(&ann, "/health/freshness").await);
+    assert_eq!(report["projections"]["health-rollup"]["state"], "EMPTY");
+    assert_eq!(ok(get(&ben, &path).await)["summary"]["totalItems"], 1, "others see theirs");
+    ok(call(&ann, Method::PUT, "/users/preferences", allow(true)).await);
+    assert_eq!(ok(get(&ann, &path).await)["summary"]["totalItems"], 1);
 }
 
 fn serving_on(world: &World) -> tidemark::projector::service::Projectors {

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::read;
 use crate::app::App;
 use crate::clock;
+use crate::commands::users::health_rules;
 use crate::http::envelope::Envelope;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Caller, Query, System};
@@ -62,6 +63,8 @@ enum ModelState {
     Computing,
     /// It met data that it cannot fold, and waits for an operator.
     Failed,
+    /// The caller does not allow it: it shows nothing.
+    Empty,
 }
 
 /// How far the health read models have come for the caller.
@@ -94,9 +97,16 @@ pub(super) async fn freshness(
     }
     // After the progress, so that nothing is called complete that was overtaken meanwhile.
     let head = app.source().user_head(caller.user).await?;
+    let allowed = health_rules(&app.store, caller.user).await?.0.allow_aggregation;
     let mut projections = BTreeMap::new();
     for (model, progress) in folded {
-        let report = report(&app, caller.user, model, progress, &head).await?;
+        let report = match model {
+            ReadModel::HealthRollup if !allowed => {
+                let watermark = progress.watermark();
+                ModelFreshness { watermark, state: ModelState::Empty, lag_ms: 0 }
+            }
+            _ => report(&app, caller.user, model, progress, &head).await?,
+        };
         projections.insert(model.spec().name, report);
     }
     Ok(Envelope::new(FreshnessReport { watermark: head.health_seq.to_string(), projections }))

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::read::{self, date, refused};
 use super::shapes::{FreshnessShape, QualityShape, SummaryShape};
+use crate::commands::users::health_rules;
 use crate::http::envelope::Envelope;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::extract::{Caller, Query, System};
@@ -105,7 +106,7 @@ struct RollupDay {
 /// The caller's daily statistics of one metric.
 ///
 /// Reading never waits, unless `minWatermark` and `waitMs` ask for it, and never computes: what is
-/// not up to date says so.
+/// not up to date says so. Who does not allow aggregation has none.
 #[utoipa::path(
     get,
     path = "/health/rollups",
@@ -135,7 +136,11 @@ pub(super) async fn rollups(
     let found = days(&app.read_pool, caller.user, &query).await?;
     // After the page, so that nothing is called fresh that was overtaken meanwhile.
     let head = app.source().user_head(caller.user).await?;
-    let heard = head.heard(HEALTH_ROLLUP.hears);
+    // What a person does not want is not shown, though the rows are there.
+    let (found, heard) = match health_rules(&app.store, caller.user).await?.0.allow_aggregation {
+        true => (found, head.heard(HEALTH_ROLLUP.hears)),
+        false => (found.hidden(), 0),
+    };
     let summary = found.summary(heard);
     let tag = tag(&parameters, &found, &summary);
     let private = HeaderValue::from_static("private, no-cache");
