@@ -1,5 +1,6 @@
 //! From the samples of one day to its row.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use aggregates::metric::{Metric, Micro, ValueKind};
@@ -71,13 +72,21 @@ impl DayRow {
         if self.count == 0 { Stored::NoData } else { Stored::Ready }
     }
 
-    /// The mean value, in units; `None` when empty and for counters, where it means nothing. The
-    /// nearest double, which is all that JSON carries; the sums behind it stay exact.
+    /// The mean value, in units; `None` when empty and for counters, where it means nothing.
+    /// Computed exactly, rounded half to even to six places; the sums behind it stay exact.
     pub fn average(&self) -> Option<f64> {
         if self.key.metric.kind() == ValueKind::Cumulative {
             return None;
         }
-        self.sum_micro.map(|sum| sum as f64 / (MICRO as f64 * self.count as f64))
+        let count = i128::from(self.count);
+        let sum = self.sum_micro.filter(|_| count > 0)?;
+        let (below, rest) = (sum.div_euclid(count), sum.rem_euclid(count));
+        let up = match (2 * rest).cmp(&count) {
+            Ordering::Less => false,
+            Ordering::Equal => below % 2 != 0,
+            Ordering::Greater => true,
+        };
+        Some((below + i128::from(up)) as f64 / MICRO as f64)
     }
 }
 

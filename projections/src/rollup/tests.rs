@@ -335,6 +335,29 @@ proptest! {
 }
 
 #[test]
+fn a_mean_is_rounded_half_to_even_at_six_places() {
+    for (micros, mean) in [
+        (&[1, 2][..], 0.000_002),
+        (&[2, 3], 0.000_002),
+        (&[-1, -2], -0.000_002),
+        (&[1, 1, 2], 0.000_001),
+        (&[70_000_000, 70_000_000, 71_000_000], 70.333_333),
+        (&[60_000_000], 60.0),
+    ] {
+        let row = DayRow {
+            key: DayKey { metric: Metric::HEART_RATE, day: NaiveDate::MIN },
+            count: micros.len() as i64,
+            sum_micro: Some(micros.iter().sum()),
+            min: None,
+            max: None,
+            sum_sq_micro: None,
+            offset_min: None,
+        };
+        assert_eq!(row.average(), Some(mean), "{micros:?}");
+    }
+}
+
+#[test]
 fn a_counter_adds_up_and_has_no_extremes() {
     let key = DayKey::of(&sample_of(1, 0, 1)).unwrap();
     assert_eq!(key.metric.code(), "steps");
