@@ -20,6 +20,8 @@ use crate::{clock, ids};
 
 /// Scope of the reservation that leads from an identity to its account.
 const IDENTITY: &str = "identity";
+/// Scope of the reservations of user names, under the lower-cased name.
+const USERNAME: &str = "username";
 
 impl Stateful for User {
     const STATE_VERSION: i32 = 1;
@@ -39,6 +41,9 @@ pub enum AccountError {
     /// The account was erased. It is not created anew.
     #[error("the account was erased")]
     Erased,
+    /// Somebody else has this user name, in whatever case.
+    #[error("the user name is taken")]
+    UsernameTaken,
     #[error(transparent)]
     Refused(#[from] UserError),
     #[error(transparent)]
@@ -179,7 +184,7 @@ impl Accounts {
     /// Handles a command of the owner and answers the account after it.
     ///
     /// # Errors
-    /// The account's refusal, or where the log does not answer.
+    /// The account's refusal, [`AccountError::UsernameTaken`], or where the log does not answer.
     pub async fn change(
         &self,
         user: UserId,
@@ -189,13 +194,19 @@ impl Accounts {
         let stream = StreamId::new("user", user);
         for _ in 0..ATTEMPTS {
             let mut loaded = load::load::<User>(&self.store, user, &stream).await?;
+            let before = username(&loaded.aggregate);
             let context = Context::now(clock::now_ms());
             let events = load::handle(&mut loaded.aggregate, command.clone(), &context).await?;
             if events.is_empty() {
                 return Ok(loaded.aggregate);
             }
-            let member =
+            let after = username(&loaded.aggregate);
+            let mut member =
                 change_member(&stream, user, loaded.sequence, events, &loaded.aggregate, metadata);
+            if before != after {
+                member.reservations = self.rename(user, &stream, [before, after]).await?;
+            }
+            // Who loses a race for a name looks again and finds it taken.
             match self.store.append(member).await.map_err(CommandError::from)? {
                 Outcome::Appended { .. } => return Ok(loaded.aggregate),
                 _ => continue,
@@ -203,6 +214,45 @@ impl Accounts {
         }
         Err(CommandError::Busy.into())
     }
+
+    /// Gives up the old user name, if the account holds it, and takes the new one.
+    async fn rename(
+        &self,
+        user: UserId,
+        stream: &StreamId,
+        names: [Option<String>; 2],
+    ) -> Result<Vec<Reservation>, AccountError> {
+        let [before, after] =
+            names.map(|name| name.map(|name| self.lookup.lookup_hash(USERNAME, &[&name]).to_vec()));
+        let hmacs: Vec<_> = [&before, &after].into_iter().flatten().cloned().collect();
+        let holders = self.store.holders(USERNAME, &hmacs).await?;
+        let holder = |hmac: &Vec<u8>| holders.iter().find(|holder| holder.hmac == *hmac);
+        let reservation = |hmac: Vec<u8>, action: Claim| Reservation {
+            scope: USERNAME,
+            hmac,
+            key_id: Some(self.lookup.key_id()),
+            user,
+            action,
+        };
+        let mut reservations = Vec::new();
+        // A name that came with the token was never reserved.
+        if let Some(hmac) = before.filter(|hmac| holder(hmac).is_some_and(|it| it.user == user)) {
+            reservations.push(reservation(hmac, Claim::Release(stream.clone())));
+        }
+        match after.map(|hmac| (holder(&hmac).map(|it| it.user), hmac)) {
+            Some((Some(other), _)) if other != user => return Err(AccountError::UsernameTaken),
+            Some((None, hmac)) => {
+                reservations.push(reservation(hmac, Claim::Take(stream.clone())));
+            }
+            _ => {}
+        }
+        Ok(reservations)
+    }
+}
+
+/// The account's user name as names are compared.
+fn username(account: &User) -> Option<String> {
+    account.profile.get("username").and_then(Value::as_str).map(str::to_lowercase)
 }
 
 /// A change of the rules for health data is a change of the subject too: batches that were decided

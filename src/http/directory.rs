@@ -77,6 +77,12 @@ impl From<AccountError> for ApiError {
     fn from(error: AccountError) -> Self {
         match error {
             AccountError::Erased => code::ACCOUNT_ERASED.into(),
+            AccountError::UsernameTaken => {
+                Self::new(code::DUPLICATE_ENTRY).with_field_errors(vec![FieldError {
+                    field: "/username".to_owned(),
+                    message: "is taken".to_owned(),
+                }])
+            }
             AccountError::Command(error) => error.into(),
             AccountError::Refused(refusal) => refusal.into(),
         }

@@ -22,6 +22,31 @@ async fn an_account_is_made_at_the_first_request_and_changed_by_its_owner() {
 }
 
 #[tokio::test]
+async fn a_user_name_belongs_to_one_person() {
+    let world = serving().await;
+    let (ann, ben) = (world.person("ann").await, world.person("ben").await);
+    let rename = |name: &str| json!({ "username": name });
+    ok(patch(&ann, "/users/me", rename("Ann")).await);
+    for taken in ["Ann", "ann", "ANN"] {
+        let refusal = patch(&ben, "/users/me", rename(taken)).await;
+        refused(&refusal, 409, "DUPLICATE_ENTRY");
+        assert_eq!(refusal.body["error"]["details"][0]["field"], "/username");
+    }
+    let own = ok(patch(&ann, "/users/me", rename("aNN")).await);
+    assert_eq!(own["username"], "aNN", "in another case it is still hers");
+    ok(patch(&ann, "/users/me", rename("Anna")).await);
+    ok(patch(&ben, "/users/me", rename("ann")).await);
+    refused(&patch(&ann, "/users/me", rename("ann")).await, 409, "DUPLICATE_ENTRY");
+    ok(patch(&ann, "/users/me", rename("Anna")).await);
+
+    let (name_a, name_b) = (rename("Zoe"), rename("zoe"));
+    let (a, b) = tokio::join!(patch(&ann, "/users/me", name_a), patch(&ben, "/users/me", name_b));
+    let won = [&a, &b].into_iter().filter(|answer| answer.status == StatusCode::OK).count();
+    let lost = [&a, &b].into_iter().filter(|answer| answer.status == StatusCode::CONFLICT).count();
+    assert_eq!((won, lost), (1, 1), "{} {}", a.body, b.body);
+}
+
+#[tokio::test]
 async fn preferences_are_merged_whatever_the_verb() {
     let world = serving().await;
     let ann = world.person("ann").await;

@@ -20,6 +20,7 @@ use crate::http::extract::{Caller, Cause, Json, System};
         (status = 200, description = "The account after the change", body = Envelope<Value>),
         (status = 400, description = "A field is not valid, or the patch is empty", body = ErrorBody),
         (status = 401, description = "No valid token", body = ErrorBody),
+        (status = 409, description = "Somebody else has this user name", body = ErrorBody),
         (status = 410, description = "The account was erased", body = ErrorBody),
     ),
 )]
@@ -43,6 +44,7 @@ pub(super) async fn patch_me(
         (status = 200, description = "The account after the change", body = Envelope<Value>),
         (status = 400, description = "A field is not valid, or the patch is empty", body = ErrorBody),
         (status = 401, description = "No valid token", body = ErrorBody),
+        (status = 409, description = "Somebody else has this user name", body = ErrorBody),
         (status = 410, description = "The account was erased", body = ErrorBody),
     ),
 )]
@@ -66,6 +68,7 @@ pub(super) async fn patch_profile(
         (status = 200, description = "The account after the change", body = Envelope<Value>),
         (status = 400, description = "A field is not valid, or the patch is empty", body = ErrorBody),
         (status = 401, description = "No valid token", body = ErrorBody),
+        (status = 409, description = "Somebody else has this user name", body = ErrorBody),
         (status = 410, description = "The account was erased", body = ErrorBody),
     ),
 )]
