@@ -62,6 +62,7 @@ pub(super) fn cors(origins: &[String]) -> CorsLayer {
             header::CONTENT_TYPE,
             header::CONTENT_ENCODING,
             header::IF_NONE_MATCH,
+            name("idempotency-key"),
             name("x-device-id"),
             name("x-correlation-id"),
             name("x-request-id"),
@@ -77,6 +78,8 @@ pub(super) fn cors(origins: &[String]) -> CorsLayer {
             name("x-ratelimit-limit"),
             name("x-ratelimit-remaining"),
             name("x-ratelimit-reset"),
+            name("x-ratelimit-window"),
+            name("x-health-watermark"),
         ])
         .max_age(Duration::from_secs(600))
 }

@@ -70,5 +70,11 @@ async fn only_listed_origins_may_call_from_a_browser() {
         let answer = app.send(request("OPTIONS", "/orders", &asks, Body::empty())).await;
         assert_eq!(answer.header("access-control-allow-origin"), allowed);
         assert_complete(&answer, "preflight");
+        assert!(answer.header("access-control-allow-headers").contains("idempotency-key"));
+    }
+    let answer = app.get("/livez", &[("origin", "https://app.example")]).await;
+    let exposed = answer.header("access-control-expose-headers");
+    for name in ["x-health-watermark", "x-ratelimit-window", "retry-after"] {
+        assert!(exposed.contains(name), "{exposed}");
     }
 }
