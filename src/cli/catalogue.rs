@@ -19,7 +19,7 @@ pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
 
-    /// Print JSON
+    /// Print one JSON object per product
     #[arg(long, global = true)]
     json: bool,
 }

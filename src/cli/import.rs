@@ -20,7 +20,7 @@ use crate::auth::dev::DevIssuer;
 use crate::client::wire::{Batch, BatchResult, MAX_BATCH, Sample};
 use crate::client::{ApiClient, Patience};
 use crate::config::Config;
-use crate::import::apple_health::{self, Export, ImportStats};
+use crate::import::apple_health::{self, Export, ImportStats, ParsedRecord};
 use crate::server::Server;
 
 /// A long import outlasts the longest token only if it takes a month.
@@ -88,11 +88,12 @@ pub(super) async fn run(config: &Config, source: &Source) -> anyhow::Result<Exit
     let total = fs::metadata(&args.file)
         .with_context(|| format!("cannot read {}", args.file.display()))?
         .len();
-    let export = apple_health::open(&args.file)?;
+    let mut export = apple_health::open(&args.file)?;
+    let first = export.next().transpose()?;
     let place = Place::find(config, args.url.as_deref()).await?;
     let client = client(config, args, &place.url);
     let summary = match client {
-        Ok(client) => Ok(send(export, total, &client).await),
+        Ok(client) => Ok(send(first, export, total, &client).await),
         Err(error) => Err(error),
     };
     place.leave().await?;
@@ -175,13 +176,19 @@ async fn answers(url: &str) -> bool {
 
 /// Sends an export in batches that depend on nothing but the file, so that a second run sends the
 /// same ones under the same ids.
-async fn send<R: BufRead>(mut export: Export<R>, total: u64, client: &ApiClient) -> Summary {
+async fn send<R: BufRead>(
+    first: Option<ParsedRecord>,
+    mut export: Export<R>,
+    total: u64,
+    client: &ApiClient,
+) -> Summary {
+    let mut first = first.map(Ok);
     let began = Instant::now();
     let bar = Progress::bytes(total, "import");
     let mut summary = Summary::default();
     let mut waiting: Vec<Sample> = Vec::with_capacity(MAX_BATCH);
     let outcome = loop {
-        match export.next() {
+        match first.take().or_else(|| export.next()) {
             Some(Ok(record)) => waiting.extend(record.samples),
             Some(Err(error)) => {
                 // What was read before the fault is good.

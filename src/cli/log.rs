@@ -45,10 +45,10 @@ enum Command {
     },
     /// The events of one stream
     Stream {
-        /// Type of the stream, such as session
+        /// Type of the stream, such as session; or type and id as TYPE/ID
         aggregate_type: String,
         /// Its id
-        aggregate_id: String,
+        aggregate_id: Option<String>,
         /// Only events after this sequence
         #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
         after: i64,
@@ -167,7 +167,11 @@ async fn print_events(store: &Store, args: &Args) -> anyhow::Result<ExitCode> {
             if output.json { print(&lines, output)? } else { print_whole(&lines)? }
         }
         Command::Stream { aggregate_type, aggregate_id, after, limit, output } => {
-            let stream = StreamId::new(aggregate_type, aggregate_id);
+            let both = aggregate_id.as_deref().map(|id| (aggregate_type.as_str(), id));
+            let Some((kind, id)) = both.or_else(|| aggregate_type.split_once('/')) else {
+                anyhow::bail!("expected a type and an id, such as session/ID");
+            };
+            let stream = StreamId::new(kind, id);
             let limit = i64::from(*limit);
             let events = read::raw_stream(store.pool(), &stream, *after, i64::MAX, limit).await?;
             if events.is_empty() && *after == 0 {
@@ -287,6 +291,9 @@ impl Line {
     fn reveal(&mut self, recorded: Recorded) -> anyhow::Result<()> {
         match recorded.content {
             Content::Open { event, metadata } => {
+                if self.content == Readability::Sealed {
+                    self.content = Readability::Open;
+                }
                 let encoded = event.encode();
                 self.revealed = Some(Revealed {
                     payload: RawValue::from_string(encoded.payload)?,
@@ -308,6 +315,7 @@ impl Line {
         match self.content {
             Readability::Clear => format!("{} B", self.payload_bytes),
             Readability::Sealed => format!("{} B sealed", self.sealed_bytes),
+            Readability::Open => format!("{} B opened", self.sealed_bytes),
             Readability::Shredded => "shredded".to_owned(),
         }
     }

@@ -48,14 +48,19 @@ pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<Exit
 async fn list(app: &App, json: bool) -> anyhow::Result<ExitCode> {
     let head = app.store.head().await?.position;
     let generations = generation::list(&mut *app.read_pool.acquire().await?).await?;
+    // A retired generation stands still for good; that is no lag.
+    let lag = |one: &generation::Listed| {
+        let runs = matches!(one.state.as_str(), "live" | "building");
+        runs.then(|| (head - one.position).max(0))
+    };
     if json {
         let rows: Vec<_> = generations
             .iter()
             .map(|one| {
                 json!({
                     "projector": one.projector, "generation": one.generation,
-                    "computeVersion": one.compute_version, "state": one.state,
-                    "position": one.position, "lag": (head - one.position).max(0),
+                    "compute_version": one.compute_version, "state": one.state,
+                    "position": one.position, "lag": lag(one),
                     "parked": one.parked,
                 })
             })
@@ -67,13 +72,14 @@ async fn list(app: &App, json: bool) -> anyhow::Result<ExitCode> {
         ["projector", "#generation", "#formulas", "state", "#position", "#lag", "#parked"];
     let mut table = Table::new(headings);
     for one in generations {
+        let behind = lag(&one).map(|lag| lag.to_string()).unwrap_or_default();
         table.row([
             one.projector,
             one.generation.to_string(),
             format!("v{}", one.compute_version),
             one.state,
             one.position.to_string(),
-            (head - one.position).max(0).to_string(),
+            behind,
             one.parked.to_string(),
         ]);
     }

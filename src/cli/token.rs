@@ -8,10 +8,13 @@ use crate::auth::Role;
 use crate::auth::dev::DevIssuer;
 use crate::config::Config;
 
+/// Longest validity in minutes: 30 days.
+const MAX_TTL: u64 = 30 * 24 * 60;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Whom the token is for: any name; the first request with it creates the account
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     sub: String,
 
     /// Roles beyond `user`: analyst, auditor, admin
@@ -19,12 +22,17 @@ pub(super) struct Args {
     roles: Vec<String>,
 
     /// Validity in minutes, at most 30 days
-    #[arg(long, value_name = "MINUTES", default_value_t = 24 * 60)]
+    #[arg(long, value_name = "MINUTES", default_value_t = 24 * 60,
+          value_parser = clap::value_parser!(u64).range(1..=MAX_TTL))]
     ttl: u64,
 
     /// Print the token in a JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("expected a name") } else { Ok(text.to_owned()) }
 }
 
 /// Prints a token of the development issuer.

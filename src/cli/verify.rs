@@ -136,7 +136,7 @@ async fn projections(app: &App, keep: usize) -> anyhow::Result<Vec<Part>> {
             faults.add(None, "parked", detail);
         }
         // People whose events are still arriving are no fault: there is nothing to compare yet.
-        let equal = vec![("people equal", compared.same), ("behind", compared.unsettled)];
+        let equal = vec![("people_equal", compared.same), ("behind", compared.unsettled)];
         parts.push(Part::new(name, equal, faults));
     }
     Ok(parts)
@@ -157,8 +157,11 @@ impl Part {
 fn render(parts: &[Part], terminal: Terminal) -> String {
     let mut table = Table::new(["part", "checked", "#faults"]);
     for part in parts {
-        let checked: Vec<String> =
-            part.checked.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        let checked: Vec<String> = part
+            .checked
+            .iter()
+            .map(|(what, count)| format!("{count} {}", what.replace('_', " ")))
+            .collect();
         table.row([part.name.to_owned(), checked.join(", "), part.faults.count.to_string()]);
     }
     let mut text = table.render(terminal);

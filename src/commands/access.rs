@@ -38,6 +38,8 @@ pub enum Readability {
     Clear,
     /// With the person's key.
     Sealed,
+    /// It was sealed and has been opened for the reader.
+    Open,
     /// Its key was destroyed.
     Shredded,
 }

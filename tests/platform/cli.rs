@@ -65,6 +65,14 @@ fn an_operator_imports_looks_and_verifies() {
     let at = tail[0]["position"].to_string();
     let shown = operator.json(0, &["log", "show", &at, "--json", "--reveal", "--reason", "a test"]);
     assert!(shown[0]["payload"]["counts"]["recorded"].as_u64() > Some(0));
+    assert_eq!((&tail[0]["content"], &shown[0]["content"]), (&"sealed".into(), &"open".into()));
+    let field = |name: &str| tail[0][name].as_str().unwrap().to_owned();
+    let stream = format!("{}/{}", field("stream_type"), field("stream_id"));
+    let of_stream = operator.json(0, &["log", "stream", &stream, "--json"]);
+    assert_eq!(of_stream[0]["stream_id"], tail[0]["stream_id"]);
+    operator.refused(1, &["log", "stream", "session"]);
+    let projectors = &operator.json(0, &["projectors", "list", "--json"])[0]["projectors"];
+    assert!(projectors[0]["compute_version"].is_i64() && projectors[0]["lag"].is_i64());
     let access = operator.json(0, &["log", "tail", "--json", "--stream-type", "access"]);
     assert_eq!(access.len(), 1);
     assert_eq!(access[0]["user_id"], tail[0]["user_id"]);
@@ -77,5 +85,13 @@ fn an_operator_imports_looks_and_verifies() {
     assert!(operator.refused(1, &["log", "show", "99999"]).starts_with("tidemark: "));
     assert!(operator.refused(1, &["catalogue", "define", "{}"]).contains("name"));
     operator.refused(2, &["log", "show", "1", "--reveal"]);
-    operator.refused(1, &["import", "apple-health", "no-such-file", "--user", "ada"]);
+    let no_export = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    for file in ["no-such-file", env!("CARGO_MANIFEST_DIR"), no_export.to_str().unwrap()] {
+        let error = operator.refused(1, &["import", "apple-health", file, "--user", "ada"]);
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    for wrong in [["--sub", "", "--ttl", "5"], ["--sub", "ada", "--ttl", "0"]] {
+        operator.refused(2, &[&["token"][..], &wrong].concat());
+    }
+    operator.refused(2, &["token", "--sub", "ada", "--ttl", "43201"]);
 }
