@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -20,7 +20,7 @@ impl Served {
             .env_remove("DATABASE_URL")
             .env_remove("TIDEMARK_KEYS_URL")
             .env("TIDEMARK_DATA_DIR", data_dir)
-            .env("TIDEMARK_LOG", "warn")
+            .env("TIDEMARK_LOG", "error")
             .args(["serve", "--listen", "127.0.0.1:0", "--rate-limit", "0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -58,18 +58,25 @@ impl Served {
         kilobytes / 1024.0
     }
 
-    /// Asks it to stop and waits for that.
+    /// Stops it, and its Postgres with it.
     pub fn stop(mut self) {
-        let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
-        kill(pid, Signal::SIGTERM).expect("the server is there");
-        assert!(self.child.wait().expect("it stops").success());
+        assert!(self.end().expect("it stops").success());
+    }
+
+    fn end(&mut self) -> std::io::Result<ExitStatus> {
+        if let Ok(pid) = self.child.id().try_into() {
+            // Where it is gone already, the wait says so.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        self.child.wait()
     }
 }
 
 /// A bench that fails leaves no server behind.
 impl Drop for Served {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.end();
+        }
     }
 }
