@@ -133,7 +133,13 @@ async fn what_is_not_folded_yet_is_never_called_empty() {
 
     let eve = world.person("eve").await;
     let path = format!("{ROLLUPS}&endDate=2026-03-31");
-    let page = ok(get(&eve, &path).await);
+    // Her keys concern every read model, so nothing is said before the projector has met them.
+    let page = loop {
+        let page = ok(get(&eve, &path).await);
+        if page["summary"]["state"] != "COMPUTING" {
+            break page;
+        }
+    };
     assert_eq!((&page["summary"]["state"], &page["items"]), (&json!("EMPTY"), &json!([])));
 }
 
