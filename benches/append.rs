@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aggregates::UserId;
 use aggregates::session::Session;
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use tidemark::store::{Filter, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_stream::StreamExt;
@@ -158,15 +158,14 @@ impl Bench {
         let other = self.world.another_process().await;
         let until = Instant::now() + duration;
         let period = Duration::from_secs_f64(WRITERS as f64 / rate);
-        let writers =
-            self.commanders(WRITERS).into_iter().map(|writer| paced(writer, period, until));
-        let readers = [&self.world.store, &other].map(|store| lags(store.clone(), until));
-        let (_, [here, there]) = join(join_all(writers), async {
-            let [here, there] = readers;
-            let (here, there) = join(here, there).await;
-            [here, there]
-        })
-        .await;
+        let here = tokio::spawn(lags(self.world.store.clone(), until));
+        let there = tokio::spawn(lags(other, until));
+        let writers = self.commanders(WRITERS).into_iter();
+        let writers = writers.map(|writer| tokio::spawn(paced(writer, period, until)));
+        for writer in join_all(writers).await {
+            writer.expect("a writer");
+        }
+        let (here, there) = (here.await.expect("a reader"), there.await.expect("a reader"));
         assert!(!here.is_empty(), "nothing was followed");
         report.alone("live_lag_p99", "ms", percentile_ms(&here, 0.99));
         report.alone("live_lag_other_process_p99", "ms", percentile_ms(&there, 0.99));

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::future::Future;
 use std::time::{Duration, Instant};
 
 use aggregates::session::{Session, SessionEvent};
@@ -52,14 +53,15 @@ fn main() {
         world.checkpoint().await;
 
         // Once each without counting, so that all read from memory.
-        ours(&world.store, events).await;
-        postgres_es(&peers.vanilla, events).await;
-        copy(&world.admin).await;
+        task(ours(world.store.clone(), events)).await;
+        task(postgres_es(peers.vanilla.clone(), events)).await;
+        task(copy(world.admin.clone())).await;
         let mut turns: [Series; 3] = Default::default();
         for _ in 0..scale.pick(3, 5) {
-            turns[0].add(one(ours(&world.store, events).await), events as f64);
-            turns[1].add(one(postgres_es(&peers.vanilla, events).await), events as f64);
-            turns[2].add(one(copy(&world.admin).await), events as f64);
+            turns[0].add(one(task(ours(world.store.clone(), events)).await), events as f64);
+            turns[1]
+                .add(one(task(postgres_es(peers.vanilla.clone(), events)).await), events as f64);
+            turns[2].add(one(task(copy(world.admin.clone())).await), events as f64);
         }
         let [ours, es, copy] = &turns;
         report.rates("global_1m_vs_postgres_es", "events/s", ours, es);
@@ -67,6 +69,11 @@ fn main() {
         world.close().await;
         report.finish();
     });
+}
+
+/// Runs a turn as a task: the main thread would have to be woken by another for every page.
+async fn task(turn: impl Future<Output = Duration> + Send + 'static) -> Duration {
+    tokio::spawn(turn).await.expect("a turn")
 }
 
 /// A turn that is one step.
@@ -109,7 +116,7 @@ async fn copy_in(pool: &PgPool, plain: &[(StreamId, Vec<SessionEvent>)]) {
 }
 
 /// All events, opened and typed, in the order of the log.
-async fn ours(store: &Store, events: usize) -> Duration {
+async fn ours(store: Store, events: usize) -> Duration {
     let begun = Instant::now();
     let head = store.head().await.expect("a head").position;
     let (mut after, mut open) = (0, 0);
@@ -124,10 +131,9 @@ async fn ours(store: &Store, events: usize) -> Duration {
 }
 
 /// All events, typed, in the only order it has: that of each stream.
-async fn postgres_es(pool: &PgPool, events: usize) -> Duration {
+async fn postgres_es(pool: PgPool, events: usize) -> Duration {
     let begun = Instant::now();
-    let repository =
-        PostgresEventRepository::new(pool.clone()).with_streaming_channel_size(READ_AHEAD);
+    let repository = PostgresEventRepository::new(pool).with_streaming_channel_size(READ_AHEAD);
     let mut stream = repository.stream_all_events::<Session>().await.expect("a stream");
     let mut typed = 0;
     while let Some(event) = stream.next::<Session>(&[]).await {
@@ -140,7 +146,7 @@ async fn postgres_es(pool: &PgPool, events: usize) -> Duration {
 }
 
 /// The same rows as ours as Postgres ships them fastest, thrown away.
-async fn copy(pool: &PgPool) -> Duration {
+async fn copy(pool: PgPool) -> Duration {
     let begun = Instant::now();
     let mut rows = pool.copy_out_raw(COPY_OUT).await.expect("a copy");
     let mut bytes = 0;
