@@ -34,7 +34,7 @@ demo: postgres ## Run the demo as a check; prints its findings as JSON
 	$(CARGO) run --release --locked --quiet --bin tidemark -- demo --exit --json
 
 bench: postgres ## Measure
-	$(CARGO) bench --workspace --locked
+	$(CARGO) bench --locked --bench append --bench replay --bench ingest
 
 generate: ## Write the files that are derived from code
 	$(CARGO) run --locked --quiet --bin tidemark -- dev generate

@@ -14,6 +14,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::postgres::EmbeddedConfig;
 
+/// What is logged unless somebody says otherwise.
+pub const DEFAULT_FILTER: &str = "info,sqlx=warn,sqlx_core=error";
+
 /// The flags and variables as given, to be flattened into the command line.
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
@@ -87,7 +90,7 @@ pub struct ConfigArgs {
         long,
         env = "TIDEMARK_LOG",
         value_name = "FILTER",
-        default_value = "info,sqlx=warn,sqlx_core=error",
+        default_value = DEFAULT_FILTER,
         global = true
     )]
     pub log: String,

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigArgs};
+use crate::config::{Config, ConfigArgs, DEFAULT_FILTER};
 use crate::telemetry;
 
 #[derive(Debug, Parser)]
@@ -73,10 +73,14 @@ enum Command {
 /// Parses the arguments, runs the command, and reports its failure.
 pub async fn run() -> ExitCode {
     let cli = Cli::parse();
-    let config = match cli.config.resolve() {
+    let mut config = match cli.config.resolve() {
         Ok(config) => config,
         Err(error) => return failed(&error.into()),
     };
+    if matches!(cli.command, Command::Demo(_)) && config.log.filter == DEFAULT_FILTER {
+        // The demo speaks for itself; requests would drown it.
+        config.log.filter = "error".to_owned();
+    }
     telemetry::init(&config.log);
     match dispatch(cli.command, &config).await {
         Ok(code) => code,
