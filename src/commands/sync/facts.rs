@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aggregates::entity::{AnyEntity, SyncRecovery, find_contract_of_stream};
 use aggregates::session;
-use aggregates::sync::desk::{AliasKey, EntityKey, Fact, History, Known, Need, STATE_VERSION};
-use aggregates::{AnyEvent, Content, Purpose, StreamId, UserId};
+use aggregates::sync::desk::{AliasKey, EntityKey, Fact, History, Known, Need};
+use aggregates::{AnyEvent, Content, StreamId, UserId};
 use cqrs_es::Aggregate;
 use uuid::Uuid;
 
 use super::names::{ALIAS, Names, OPEN_SESSION};
+use crate::commands::load;
 use crate::store::streams::{Holder, StreamHead};
 use crate::store::{ReadError, Store};
 
@@ -167,21 +168,7 @@ pub(super) async fn open(
     key: EntityKey,
     head: StreamHead,
 ) -> Result<AnyEntity, ReadError> {
-    let sequence = head.sequence;
-    if head.state_version == STATE_VERSION {
-        let purpose = key.contract().purpose.unwrap_or(Purpose::Activity);
-        let opened = store.open_head(head, purpose).await?;
-        let json = opened.state.as_deref().and_then(|json| std::str::from_utf8(json).ok());
-        if let Some(entity) = json.and_then(|json| AnyEntity::from_json(key.contract(), json).ok())
-        {
-            return Ok(entity);
-        }
-    }
-    let mut entity = AnyEntity::new(key.contract());
-    for (_, event) in events(store, key, sequence).await? {
-        entity.apply(&event);
-    }
-    Ok(entity)
+    load::entity(store, key.contract(), head).await
 }
 
 /// The events of an entity's stream up to a sequence, with their positions.

@@ -65,8 +65,8 @@ use draft::Groups;
 use facts::Facts;
 use work::{Halt, Staged, Work};
 
-/// Version of the folded states that drafts carry; raised whenever a fold changes its result.
-pub const STATE_VERSION: i32 = 1;
+/// Version of the folded states that drafts carry.
+pub use crate::entity::STATE_VERSION;
 
 /// A unit of work for one person.
 #[derive(Debug)]
