@@ -21,6 +21,7 @@ pub const PROJECTOR_LAG_POSITIONS: &str = "projector_lag_positions";
 pub const PROJECTOR_BATCH_SECONDS: &str = "projector_batch_seconds";
 pub const PROJECTOR_FAILURES: &str = "projector_failures_total";
 pub const PROJECTOR_PARKED: &str = "projector_parked";
+pub const PROJECTOR_POISON: &str = "projector_poison_total";
 pub const SYNC_PULL_ROWS: &str = "sync_pull_rows";
 pub const SYNC_UNKNOWN_FIELDS: &str = "sync_unknown_fields_total";
 pub const SYNC_PUSH_ITEMS: &str = "sync_push_items_total";
@@ -74,6 +75,12 @@ pub const ALL: &[Metric] = &[
     ),
     metric(PROJECTOR_FAILURES, Kind::Counter, Unit::Count, "Pages a projector failed on by name"),
     metric(PROJECTOR_PARKED, Kind::Gauge, Unit::Count, "Users a projector has parked"),
+    metric(
+        PROJECTOR_POISON,
+        Kind::Counter,
+        Unit::Count,
+        "Events that could not be projected by name and cause",
+    ),
     metric(SYNC_PULL_ROWS, Kind::Histogram, Unit::Count, "Rows in a page of changes"),
     metric(
         SYNC_UNKNOWN_FIELDS,

@@ -23,6 +23,7 @@ pub mod ids;
 pub mod metadata;
 pub mod metric;
 pub mod product;
+pub mod projection;
 pub mod recorded;
 pub mod registry;
 #[cfg(feature = "schema")]

@@ -4,6 +4,7 @@ use crate::access::AccessEvent;
 use crate::entity::{EntityEvent, SyncRecoveryEvent};
 use crate::health_batch::HealthBatchEvent;
 use crate::product::CatalogueProductEvent;
+use crate::projection::ProjectionEvent;
 use crate::session::SessionEvent;
 use crate::user::UserEvent;
 use crate::{DecodeError, Encoded, EventType, StoredEvent, subject::SubjectEvent};
@@ -20,6 +21,7 @@ pub enum AnyEvent {
     HealthBatch(HealthBatchEvent),
     Access(Box<AccessEvent>),
     CatalogueProduct(Box<CatalogueProductEvent>),
+    Projection(Box<ProjectionEvent>),
 }
 
 /// All event types there are, grouped by aggregate.
@@ -33,6 +35,7 @@ pub fn types() -> impl Iterator<Item = &'static EventType> {
         .chain(HealthBatchEvent::types())
         .chain(AccessEvent::types())
         .chain(CatalogueProductEvent::types())
+        .chain(ProjectionEvent::types())
 }
 
 /// The registry entry with this name.
@@ -57,6 +60,7 @@ impl AnyEvent {
                 CatalogueProductEvent::decode(event_type, payload, blob).map(Into::into)
             }
             "access" => AccessEvent::decode(event_type, payload, blob).map(Into::into),
+            "projection" => ProjectionEvent::decode(event_type, payload, blob).map(Into::into),
             _ => EntityEvent::decode(event_type, payload, blob).map(Into::into),
         }
     }
@@ -72,6 +76,7 @@ impl AnyEvent {
             Self::HealthBatch(event) => event.encode(),
             Self::Access(event) => event.encode(),
             Self::CatalogueProduct(event) => event.encode(),
+            Self::Projection(event) => event.encode(),
         }
     }
 
@@ -86,6 +91,7 @@ impl AnyEvent {
             Self::HealthBatch(event) => event.descriptor(),
             Self::Access(event) => event.descriptor(),
             Self::CatalogueProduct(event) => event.descriptor(),
+            Self::Projection(event) => event.descriptor(),
         }
     }
 }
@@ -135,5 +141,11 @@ impl From<CatalogueProductEvent> for AnyEvent {
 impl From<AccessEvent> for AnyEvent {
     fn from(event: AccessEvent) -> Self {
         Self::Access(Box::new(event))
+    }
+}
+
+impl From<ProjectionEvent> for AnyEvent {
+    fn from(event: ProjectionEvent) -> Self {
+        Self::Projection(Box::new(event))
     }
 }

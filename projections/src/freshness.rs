@@ -37,8 +37,12 @@ pub struct Progress {
     pub position: i64,
     /// The last folded health sequence: the watermark of every row of the person.
     pub health_seq: i64,
-    /// The projector failed on an event of the person and stays before it until retried.
+    /// The projector failed on an event of the person and stays before it until an operator has
+    /// it retried or skipped.
     pub parked: bool,
+    /// An event of the person was skipped: something is missing in the rows, and will be in every
+    /// rebuild.
+    pub partial: bool,
 }
 
 impl Progress {
@@ -46,7 +50,13 @@ impl Progress {
     /// parked ones stand just before the event that failed.
     pub fn new(checkpoint: i64, health_seq: i64, parked_at: Option<i64>) -> Self {
         let position = parked_at.map_or(checkpoint, |at| checkpoint.min(at - 1));
-        Self { position, health_seq, parked: parked_at.is_some() }
+        Self { position, health_seq, parked: parked_at.is_some(), partial: false }
+    }
+
+    /// The same, of a person some of whose events were skipped, or none.
+    #[must_use]
+    pub fn with_partial(self, partial: bool) -> Self {
+        Self { partial, ..self }
     }
 
     /// Whether the rows contain everything up to `heard`, a result of [`UserHead::heard`] that was
@@ -68,7 +78,7 @@ pub enum Stored {
     Pending,
     Computing,
     Ready,
-    /// Computed from input that hit a cap.
+    /// Computed, but not from all input: a cap was hit, or an event was skipped.
     Partial,
     /// Computed, and nothing qualifies.
     NoData,
@@ -97,6 +107,16 @@ pub enum DataQuality {
 }
 
 impl Stored {
+    /// What a stored row is worth where the person's progress is known. With an event skipped no
+    /// row is complete, and a day without data may only look like one.
+    #[must_use]
+    pub fn given(self, progress: &Progress) -> Self {
+        match self {
+            Self::Ready | Self::NoData if progress.partial => Self::Partial,
+            other => other,
+        }
+    }
+
     /// The status to serve, given whether the projector covers the person's events and whether
     /// the person is parked. Nothing computed from old input is called ready or empty.
     pub fn served(self, covered: bool, parked: bool) -> Status {
@@ -183,11 +203,12 @@ pub struct Summary {
 
 impl Summary {
     /// The summary of these items. A phone prunes its rows on `EMPTY`, and clears its repair keys
-    /// on `PARTIAL`, so neither is said while anything may still change by itself.
-    pub fn of(counts: StatusCounts, covered: bool, parked: bool) -> Self {
+    /// on `PARTIAL`, so neither is said while anything may still change by itself. Where an event
+    /// was skipped, `PARTIAL` is the best that is ever said.
+    pub fn of(counts: StatusCounts, covered: bool, progress: &Progress) -> Self {
         let total = counts.total();
         let state = if total == 0 {
-            match (covered, parked) {
+            match (covered, progress.parked) {
                 (true, _) => State::Empty,
                 (false, true) => State::Failed,
                 (false, false) => State::Computing,
@@ -204,6 +225,10 @@ impl Summary {
             State::NoData
         } else {
             State::Ready
+        };
+        let state = match state {
+            State::Ready | State::NoData | State::Empty if progress.partial => State::Partial,
+            state => state,
         };
         Self { state, total_items: total, status_counts: counts }
     }
@@ -233,27 +258,30 @@ mod tests {
         #[test]
         fn projections_23_no_false_ready(
             checkpoint in 0i64..50, heard in 0i64..50, parked in proptest::option::of(1i64..50),
-            stored in proptest::collection::vec(0usize..7, 0..6),
+            stored in proptest::collection::vec(0usize..7, 0..6), partial: bool,
         ) {
-            let progress = Progress::new(checkpoint, 0, parked);
+            let progress = Progress::new(checkpoint, 0, parked).with_partial(partial);
             let behind = checkpoint < heard || parked.is_some_and(|at| at <= heard);
             let covered = progress.covers(heard);
             prop_assert_eq!(covered, !behind);
             let mut counts = StatusCounts::default();
             for index in stored {
-                let status = STORED[index].served(covered, progress.parked);
+                let status = STORED[index].given(&progress).served(covered, progress.parked);
                 if behind {
                     prop_assert!(!matches!(status, Status::Ready | Status::NoData));
                 }
                 counts.add(status, 1);
             }
-            let state = Summary::of(counts, covered, progress.parked).state;
+            let state = Summary::of(counts, covered, &progress).state;
             if behind {
                 let success = [State::Ready, State::NoData, State::Empty, State::Partial];
                 prop_assert!(!success.contains(&state));
-            } else {
+            } else if !partial {
                 prop_assert_eq!(counts.total() == 0, state == State::Empty);
             }
+            // Projections invariant 31: what was left out is never passed off as complete.
+            let complete = [State::Ready, State::NoData, State::Empty];
+            prop_assert!(!partial || !complete.contains(&state));
         }
 
         /// Projections invariant 24: once covered, whatever was computed is terminal again.
@@ -268,8 +296,8 @@ mod tests {
     #[test]
     fn summary_follows_its_order_of_rules() {
         let state = |ready, computing, no_data, failed, stale| {
-            Summary::of(StatusCounts { ready, computing, no_data, failed, stale }, true, false)
-                .state
+            let counts = StatusCounts { ready, computing, no_data, failed, stale };
+            Summary::of(counts, true, &Progress::default()).state
         };
         assert_eq!(state(1, 1, 0, 1, 1), State::Computing);
         assert_eq!(state(1, 0, 0, 1, 1), State::Stale);
@@ -284,7 +312,11 @@ mod tests {
         assert_eq!(json(&Status::NoData), "\"NO_DATA\"");
         assert_eq!(json(&DataQuality::PartialTruncated), "\"PARTIAL_TRUNCATED\"");
         assert_eq!(
-            json(&Summary::of(StatusCounts { ready: 2, ..Default::default() }, true, false)),
+            json(&Summary::of(
+                StatusCounts { ready: 2, ..Default::default() },
+                true,
+                &Progress::default()
+            )),
             r#"{"state":"READY","totalItems":2,"statusCounts":{"ready":2,"computing":0,"noData":0,"failed":0,"stale":0}}"#
         );
     }

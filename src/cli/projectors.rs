@@ -2,14 +2,28 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
+use std::time::Duration;
 
+use aggregates::UserId;
+use aggregates::projection::SkipCommand;
+use serde_json::json;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::operator;
 use super::output::{Progress, Table, Terminal};
+use super::report;
 use crate::app::App;
+use crate::commands::projection;
 use crate::config::Config;
 use crate::ids;
-use crate::projector::{generation, rebuild};
+use crate::projector::{Worker, generation, rebuild, repair};
 use crate::read_models::ReadModel;
+use crate::store::{Filter, read};
+
+/// How long a skip waits to be taken up.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
@@ -25,10 +39,33 @@ pub(super) enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Show whom projectors are parked for, and at which event
+    Parked {
+        #[arg(long)]
+        json: bool,
+    },
     /// Try again for the people a projector is parked for
     Retry {
         /// Name of the projector, as `list` shows it
         name: String,
+        /// Only for this person
+        #[arg(long, value_name = "USER_ID")]
+        user: Option<Uuid>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Leave out the event a projector is parked at for a person, now and in every rebuild
+    Skip {
+        /// Name of the projector, as `list` shows it
+        name: String,
+        /// The person, as `parked` shows them
+        #[arg(value_name = "USER_ID")]
+        user: Uuid,
+        /// The event's position, as `parked` shows it
+        position: i64,
+        /// Where the reason is written down, such as a ticket: one word, recorded in the log
+        #[arg(long, value_name = "REFERENCE")]
+        reason: String,
         #[arg(long)]
         json: bool,
     },
@@ -39,7 +76,11 @@ pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<Exit
     let result = match action {
         Action::List { json } => list(&app, *json).await,
         Action::Rebuild { name, json } => rebuild_one(&app, name, *json).await,
-        Action::Retry { name, json } => retry(&app, name, *json).await,
+        Action::Parked { json } => parked(&app, *json).await,
+        Action::Retry { name, user, json } => retry(&app, name, user.map(UserId), *json).await,
+        Action::Skip { name, user, position, reason, json } => {
+            skip(&app, name, UserId(*user), *position, reason, *json).await
+        }
     };
     app.stop().await;
     result
@@ -124,13 +165,102 @@ async fn rebuild_one(app: &App, name: &str, json: bool) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-async fn retry(app: &App, name: &str, json: bool) -> anyhow::Result<ExitCode> {
+async fn parked(app: &App, json: bool) -> anyhow::Result<ExitCode> {
+    let mut table =
+        Table::new(["projector", "person", "#position", "event", "error", "#attempts", "since"]);
+    let mut rows = Vec::new();
+    for model in ReadModel::ALL {
+        for one in repair::parked(&app.read_pool, model).await? {
+            let (name, user) = (model.spec().name, one.user.to_string());
+            let event = event_type(app, one.position).await?.unwrap_or_default();
+            let since = report::time(one.at_ms);
+            rows.push(json!({
+                "projector": name, "user": user, "position": one.position, "event_type": event,
+                "error": one.error, "attempts": one.attempts, "since": since,
+            }));
+            let (position, attempts) = (one.position.to_string(), one.attempts.to_string());
+            table.row([name.to_owned(), user, position, event, one.error, attempts, since]);
+        }
+    }
+    match json {
+        true => println!("{}", json!({ "parked": rows })),
+        false if rows.is_empty() => println!("Nobody is parked."),
+        false => println!("{}", table.render(Terminal::of_stdout())),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn event_type(app: &App, position: i64) -> Result<Option<String>, sqlx::Error> {
+    let all = Filter::default();
+    let found = read::raw_page(app.store.pool(), position - 1, position, 1, &all).await?;
+    Ok(found.into_iter().next().map(|event| event.event_type))
+}
+
+async fn retry(
+    app: &App,
+    name: &str,
+    only: Option<UserId>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let model = find(name)?;
-    let (freed, failed) = rebuild::retry(&app.read_pool, &app.source(), model).await?;
+    let (freed, failed) = repair::retry(&app.read_pool, &app.source(), model, only).await?;
     if json {
         println!("{}", json!({ "projector": name, "freed": freed, "failed": failed }));
     } else {
         println!("{name}: {freed} people freed, {failed} still parked.");
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn skip(
+    app: &App,
+    name: &str,
+    user: UserId,
+    position: i64,
+    reason: &str,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let model = find(name)?;
+    let parked_at = repair::parked_at(&app.read_pool, model, user).await?;
+    let command = SkipCommand::Skip {
+        projector: name.to_owned(),
+        position,
+        parked_at,
+        by: operator::name(),
+        reference: reason.to_owned(),
+    };
+    let recorded_at = projection::skip(&app.store, user, command).await?;
+    // A running server takes it up; without one, this does.
+    let models = vec![model];
+    let mut worker = Worker::live(app.read_pool.clone(), app.source(), ids::new_id(), models);
+    worker.catch_up(recorded_at).await?;
+    worker.stop().await?;
+    let deadline = Instant::now() + PATIENCE;
+    let parked_at = loop {
+        let parked_at = repair::parked_at(&app.read_pool, model, user).await?;
+        if parked_at != Some(position) || Instant::now() > deadline {
+            break parked_at;
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    let done = parked_at.is_none();
+    if json {
+        println!(
+            "{}",
+            json!({
+                "projector": name, "user": user.to_string(), "skipped": position,
+                "recorded_at": recorded_at, "done": done, "parked_at": parked_at,
+            })
+        );
+    } else {
+        let outcome = match parked_at {
+            None => "the person goes on, with answers marked as partial".to_owned(),
+            Some(at) if at == position => {
+                "it takes effect once a projector has come that far".to_owned()
+            }
+            Some(at) => format!("the person is parked at position {at} now"),
+        };
+        println!("{name}: position {position} is skipped (recorded at {recorded_at}); {outcome}.");
+    }
+    Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

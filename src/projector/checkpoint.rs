@@ -46,21 +46,38 @@ pub struct Held {
     pub shard: i16,
     pub position: i64,
     pub fence: i64,
+    /// Workers that took the shard since it last moved, this one included.
+    pub attempts: i32,
+    /// Up to here events are taken one at a time.
+    pub careful_until: i64,
 }
 
+/// So many workers in a row took a shard without moving it: one has died, perhaps of an event. From
+/// here on events are taken one at a time, as far as the page reached that it died with.
+const SUSPICIOUS: i32 = 2;
+
+// An attempt is counted here, before anything is handled, and in a statement that is committed: so
+// a worker that dies of what it handles has been counted. Who renews is not counted again, and a
+// lease of no time says nothing about whoever had it before.
 const CLAIM: &str = "
 WITH free AS (
-    SELECT shard FROM projector.checkpoints
+    SELECT shard,
+           attempts + CASE WHEN $4 > 0 AND owner IS DISTINCT FROM $3 THEN 1 ELSE 0 END AS attempts
+    FROM projector.checkpoints
     WHERE projector = $1 AND generation = $2
       AND (lease_until IS NULL OR lease_until < clock_timestamp() OR owner = $3)
     ORDER BY shard FOR UPDATE SKIP LOCKED
 )
 UPDATE projector.checkpoints c
 SET fence = c.fence + 1, owner = $3,
-    lease_until = clock_timestamp() + make_interval(secs => $4)
+    lease_until = clock_timestamp() + make_interval(secs => $4),
+    attempts = free.attempts,
+    careful_until = CASE WHEN free.attempts >= $5 AND free.attempts > c.attempts
+                         THEN greatest(c.careful_until, c.position + $6)
+                         ELSE c.careful_until END
 FROM free
 WHERE c.projector = $1 AND c.generation = $2 AND c.shard = free.shard
-RETURNING c.shard, c.position, c.fence";
+RETURNING c.shard, c.position, c.fence, c.attempts, c.careful_until";
 
 /// Takes every shard that is free, expired or already the owner's, each under a new fence.
 ///
@@ -77,12 +94,20 @@ pub async fn claim(
         .bind(generation.number)
         .bind(owner)
         .bind(lease_seconds)
+        .bind(SUSPICIOUS)
+        .bind(super::worker::PAGE)
         .fetch_all(db)
         .await?;
     let mut held = rows
         .iter()
         .map(|row| {
-            Ok(Held { shard: row.try_get(0)?, position: row.try_get(1)?, fence: row.try_get(2)? })
+            Ok(Held {
+                shard: row.try_get(0)?,
+                position: row.try_get(1)?,
+                fence: row.try_get(2)?,
+                attempts: row.try_get(3)?,
+                careful_until: row.try_get(4)?,
+            })
         })
         .collect::<Result<Vec<_>, sqlx::Error>>()?;
     held.sort_unstable_by_key(|shard| shard.shard);
@@ -101,7 +126,7 @@ WITH mine AS (
     ORDER BY c.shard FOR UPDATE OF c
 )
 UPDATE projector.checkpoints c
-SET position = mine.to_position, updated_at = clock_timestamp(),
+SET position = mine.to_position, updated_at = clock_timestamp(), attempts = 0,
     lease_until = clock_timestamp() + make_interval(secs => $7)
 FROM mine
 WHERE c.projector = $1 AND c.generation = $2 AND c.shard = mine.shard";
@@ -141,8 +166,10 @@ pub async fn advance(
     }
 }
 
+// Who stops in good order has not died of anything.
 const RELEASE: &str = "
-UPDATE projector.checkpoints SET owner = NULL, lease_until = NULL
+UPDATE projector.checkpoints
+SET owner = NULL, lease_until = NULL, attempts = greatest(attempts - 1, 0)
 WHERE projector = $1 AND generation = $2 AND owner = $3";
 
 /// Gives up all shards of `owner`, so that the next worker need not wait for the lease to expire.
@@ -158,6 +185,79 @@ pub async fn release(
         .bind(generation.model.spec().name)
         .bind(generation.number)
         .bind(owner)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+// In the order of shards, as everywhere; what is locked is being advanced, which renews as well.
+const RENEW: &str = "
+WITH mine AS (
+    SELECT projector, generation, shard FROM projector.checkpoints WHERE owner = $1
+    ORDER BY projector, generation, shard FOR UPDATE SKIP LOCKED
+)
+UPDATE projector.checkpoints c
+SET lease_until = clock_timestamp() + make_interval(secs => $2)
+FROM mine
+WHERE c.projector = mine.projector AND c.generation = mine.generation AND c.shard = mine.shard";
+
+/// Renews the leases of everything that is still the owner's.
+///
+/// # Errors
+/// Database errors.
+pub async fn renew(
+    db: &mut PgConnection,
+    owner: Uuid,
+    lease_seconds: f64,
+) -> Result<(), ProjectorError> {
+    sqlx::query(RENEW).bind(owner).bind(lease_seconds).execute(db).await?;
+    Ok(())
+}
+
+const IDLE: &str = "
+WITH mine AS (
+    SELECT projector, generation, shard FROM projector.checkpoints
+    WHERE owner = $1 AND attempts > 0
+    ORDER BY projector, generation, shard FOR UPDATE
+)
+UPDATE projector.checkpoints c SET attempts = 0
+FROM mine
+WHERE c.projector = mine.projector AND c.generation = mine.generation AND c.shard = mine.shard";
+
+/// Notes that the owner is alive although its shards have not moved: there was nothing to do, or
+/// the blame was found to lie with another projector.
+///
+/// # Errors
+/// Database errors.
+pub async fn acquit(db: &mut PgConnection, owner: Uuid) -> Result<(), ProjectorError> {
+    sqlx::query(IDLE).bind(owner).execute(db).await?;
+    Ok(())
+}
+
+const SURVIVED: &str = "
+WITH lost AS (
+    SELECT shard FROM projector.checkpoints
+    WHERE projector = $1 AND generation = $2 AND shard = ANY($3) AND attempts > 0
+    ORDER BY shard FOR UPDATE
+)
+UPDATE projector.checkpoints c SET attempts = c.attempts - 1
+FROM lost
+WHERE c.projector = $1 AND c.generation = $2 AND c.shard = lost.shard";
+
+/// Takes back the attempt of a worker that lost its shards to another, and lives.
+///
+/// # Errors
+/// Database errors.
+pub async fn survived(
+    db: &mut PgConnection,
+    generation: &Generation,
+    held: &[Held],
+) -> Result<(), ProjectorError> {
+    let shards: Vec<i16> = held.iter().map(|held| held.shard).collect();
+    sqlx::query(SURVIVED)
+        .bind(generation.model.spec().name)
+        .bind(generation.number)
+        .bind(&shards)
         .execute(db)
         .await?;
     Ok(())

@@ -2,6 +2,9 @@
 
 use super::source::SourceError;
 
+/// The class of an event that has not been looked at, because whoever did so before died.
+pub const DIED: &str = "died";
+
 /// A failure of the machinery.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectorError {
@@ -37,6 +40,16 @@ impl ProjectorError {
             | Self::Worse { .. }
             | Self::Panicked { .. }
             | Self::Row { .. } => false,
+        }
+    }
+
+    /// What kind of poison it is: a label from a closed set.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Source(SourceError::Unreadable { class: DIED }) => DIED,
+            Self::Source(_) => "unreadable",
+            Self::Panicked { .. } => "panic",
+            _ => "refused",
         }
     }
 

@@ -8,8 +8,10 @@
 //!
 //! - **Who wins.** [`checkpoint`]: a lease decides who tries; the update of the checkpoint from
 //!   the position a worker started at, under the fence it was given, decides who wins.
-//! - **Failure.** [`batch`]: what fails for one person parks that person for that projector; all
-//!   others go on. Transient failures fail the step, which is simply taken again.
+//! - **Failure.** [`batch`]: what fails for one person parks that person for that projector before
+//!   the event that fails; all others go on. Transient failures fail the step, which is simply taken
+//!   again. Attempts are counted before they are made ([`checkpoint::claim`]), so that an event
+//!   which kills the process is found too. [`settle`] takes one person's rows from the log instead.
 //! - **Rebuild.** [`rebuild`]: a new [`generation`] is folded from the log alone, compared with the
 //!   live one and swapped in. Checking and repairing one person is the same fold.
 //! - **Waiting.** [`progress::wait_until`]: a reader waits for their own write.
@@ -18,10 +20,13 @@ pub mod batch;
 pub mod checkpoint;
 mod error;
 pub mod generation;
+mod heartbeat;
 pub mod progress;
 pub mod rebuild;
+pub mod repair;
 pub mod run;
 pub mod service;
+pub mod settle;
 pub mod source;
 pub mod store_source;
 pub mod worker;

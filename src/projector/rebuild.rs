@@ -1,6 +1,6 @@
-//! Rows from the log alone: rebuilding a read model, checking it, and repairing one person.
+//! Rows from the log alone: rebuilding a read model and checking it.
 //!
-//! All three are one fold, [`ReadModel::fold`], that reads no state a command keeps. So a rebuild
+//! Both are one fold, [`ReadModel::fold`], that reads no state a command keeps. So a rebuild
 //! proves the live path, and a check of the rows checks that state as well.
 
 use std::collections::{BTreeSet, HashSet};
@@ -10,11 +10,14 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::checkpoint::{self, Generation};
-use super::progress::{self, Step};
-use super::source::{LogReader, StateReader};
+use super::error::DIED;
+use super::progress;
+use super::repair::put;
+use super::settle::settle;
+use super::source::{LogReader, SourceError, StateReader};
 use super::{ProjectorError, Worker, generation};
 use crate::read_models::reader::{Attempt, Pinned};
-use crate::read_models::{Change, Folded, ReadModel, Row};
+use crate::read_models::{ReadModel, Row, Stopped};
 
 /// People listed at a time.
 const USERS: i64 = 200;
@@ -105,7 +108,7 @@ async fn build<S: LogReader + StateReader>(
     let name = next.model.spec().name;
     let behind = || ProjectorError::Behind { projector: name, generation: next.number };
     let head = source.head().await?;
-    let (people, rows) = fill(pool, source, next, head, on_progress).await?;
+    let (people, rows) = fill(pool, source, old, next, head, on_progress).await?;
     checkpoint::jump(&mut *pool.acquire().await?, next, head).await?;
     if !worker.catch_up(source.head().await?).await? {
         return Err(behind());
@@ -146,6 +149,7 @@ async fn newly_parked(
 async fn fill<L: LogReader>(
     pool: &PgPool,
     log: &L,
+    old: &Generation,
     next: &Generation,
     head: i64,
     on_progress: &mut (impl FnMut(u64) + Send),
@@ -157,38 +161,45 @@ async fn fill<L: LogReader>(
         let Some(last) = users.last() else { return Ok((people, rows)) };
         after = Some(*last);
         for user in users {
-            let folded = next.model.fold(log, user, head).await;
-            let mut tx = pool.begin().await?;
-            generation::use_schema(&mut tx, next).await?;
-            match folded {
-                Ok(folded) => {
-                    rows += folded.rows.len() as u64;
-                    put(&mut tx, next, user, folded).await?;
-                }
-                Err(error) if error.is_transient() => return Err(error),
-                Err(error) => progress::park(&mut tx, next, user, 1, &error.class()).await?,
-            }
-            tx.commit().await?;
+            rows += fill_one(pool, log, old, next, user, head).await?;
             people += 1;
         }
         on_progress(people);
     }
 }
 
-/// Writes one person's folded rows and progress.
-async fn put(
-    db: &mut PgConnection,
-    generation: &Generation,
+/// Fills in one person; answers how many rows it were.
+async fn fill_one<L: LogReader>(
+    pool: &PgPool,
+    log: &L,
+    old: &Generation,
+    next: &Generation,
     user: UserId,
-    folded: Folded,
-) -> Result<(), ProjectorError> {
-    let Folded { rows, health_seq, position } = folded;
-    if position == 0 {
-        return Ok(());
+    head: i64,
+) -> Result<u64, ProjectorError> {
+    let standing = progress::standings(&mut *pool.acquire().await?, old, &[user.0]).await?;
+    let fatal = standing.get(&user).filter(|standing| standing.fatal);
+    let (upto, mut stopped) = match fatal.and_then(|standing| standing.parked_at) {
+        // Workers have died of this event. A rebuild does not try it again.
+        Some(position) => {
+            let error = SourceError::Unreadable { class: DIED }.into();
+            (position - 1, Some(Stopped { position, error }))
+        }
+        None => (head, None),
+    };
+    let mut folded = settle(pool, log, next, user, (0, upto)).await?;
+    if let Some(earlier) = folded.stopped.take() {
+        stopped = Some(earlier);
     }
-    let change = Change { user, wiped: BTreeSet::new(), rows, health_seq };
-    generation.model.write(db, &[&change]).await?;
-    progress::raise(db, generation, &[Step { user, position, health_seq }]).await
+    let rows = folded.rows.len() as u64;
+    let mut tx = pool.begin().await?;
+    generation::use_schema(&mut tx, next).await?;
+    put(&mut tx, next, user, folded).await?;
+    if let Some(Stopped { position, error }) = stopped {
+        progress::park(&mut tx, next, user, position, &error.class()).await?;
+    }
+    tx.commit().await?;
+    Ok(rows)
 }
 
 /// Compares two generations, person by person.
@@ -268,65 +279,11 @@ async fn verify_user<S: LogReader + StateReader>(
         comparison.unsettled += 1;
     } else {
         match model.fold(source, user, progress.position).await {
+            Ok(folded) if folded.stopped.is_some() => comparison.parked += 1,
             Ok(folded) => comparison.compare(user, &live, &folded.rows),
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => comparison.parked += 1,
         }
     }
     Ok(())
-}
-
-/// Replaces one person's live rows by a fold of the log and takes them off the list of the parked.
-/// Their shard waits meanwhile.
-///
-/// # Errors
-/// What the fold failed with; the rows then stay as they were.
-pub async fn refold<L: LogReader>(
-    pool: &PgPool,
-    log: &L,
-    model: ReadModel,
-    user: UserId,
-) -> Result<(), ProjectorError> {
-    let mut tx = pool.begin().await?;
-    let live = generation::live(&mut tx, model)
-        .await?
-        .ok_or(ProjectorError::NoGeneration { projector: model.spec().name })?;
-    let shard = checkpoint::lock(&mut tx, &live, Some(live.shard_of(user))).await?;
-    let position = shard.first().map_or(0, |(_, position)| *position);
-    let folded = model.fold(log, user, position).await?;
-    generation::use_schema(&mut tx, &live).await?;
-    model.clear(&mut tx, user).await?;
-    put(&mut tx, &live, user, folded).await?;
-    progress::unpark(&mut tx, &live, user).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-/// Tries everybody who is parked again; answers how many were freed and how many were not.
-///
-/// # Errors
-/// Transient failures only.
-pub async fn retry<L: LogReader>(
-    pool: &PgPool,
-    log: &L,
-    model: ReadModel,
-) -> Result<(u64, u64), ProjectorError> {
-    let (mut freed, mut failed) = (0, 0);
-    let (live, parked) = {
-        let mut db = pool.acquire().await?;
-        let live = generation::ensure_live(&mut db, model).await?;
-        (live, progress::parked(&mut db, &live).await?)
-    };
-    for one in parked {
-        match refold(pool, log, model, one.user).await {
-            Ok(()) => freed += 1,
-            Err(error) if error.is_transient() => return Err(error),
-            Err(error) => {
-                let mut db = pool.acquire().await?;
-                progress::park(&mut db, &live, one.user, one.position, &error.class()).await?;
-                failed += 1;
-            }
-        }
-    }
-    Ok((freed, failed))
 }

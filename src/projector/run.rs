@@ -1,7 +1,9 @@
 //! The loop around a worker: woken by new events, patient with failures.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,7 +29,8 @@ pub async fn run<S: LogReader + StateReader>(
     let mut pause = FIRST_PAUSE;
     let mut observed: Option<Instant> = None;
     while !cancel.is_cancelled() {
-        let idle = match worker.step().await {
+        let step = AssertUnwindSafe(worker.step()).catch_unwind().await;
+        let idle = match step.unwrap_or(Err(ProjectorError::Panicked { projector: "a worker" })) {
             Ok(stepped) => {
                 pause = FIRST_PAUSE;
                 (stepped.events == 0).then_some(POLL)

@@ -45,12 +45,21 @@ pub struct Unreadable {
 
 /// The log in order of position.
 pub trait LogReader: Send + Sync {
-    /// Up to `limit` events after a position. An event that does not open or decode goes to
+    /// Up to `limit` events after a position, fewer if they are large. An event that does not open or decode goes to
     /// [`Page::unreadable`]: an error here stops everybody.
     fn page(
         &self,
         after: i64,
         limit: i64,
+    ) -> impl Future<Output = Result<Page, SourceError>> + Send;
+
+    /// The same page without opening anything, for when opening is what kills: every event goes to
+    /// [`Page::unreadable`] with this class.
+    fn unopened(
+        &self,
+        after: i64,
+        limit: i64,
+        class: &'static str,
     ) -> impl Future<Output = Result<Page, SourceError>> + Send;
 
     /// The same for one person's events, no further than `upto`. `through` is `upto` with the

@@ -1,8 +1,11 @@
 //! The store as projectors read it.
 
+use std::panic::AssertUnwindSafe;
+
 use aggregates::entity::find_contract_of_stream;
 use aggregates::segment::Sample;
 use aggregates::{Purpose, StreamId, UserId};
+use futures_util::FutureExt;
 use projections::entities::Entity;
 use projections::freshness::UserHead;
 use sqlx::Row;
@@ -20,7 +23,49 @@ pub(crate) const USERS: &str =
 #[derive(Clone)]
 pub struct StoreSource(pub Store);
 
+// Lengths of stored texts and blobs are known without reading them.
+const SIZES: &str = "
+SELECT octet_length(payload::text) + coalesce(octet_length(sealed), 0)
+FROM events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3";
+const SIZES_OF_USER: &str = "
+SELECT octet_length(payload::text) + coalesce(octet_length(sealed), 0)
+FROM events WHERE user_id = $4 AND position > $1 AND position <= $2 ORDER BY position LIMIT $3";
+
+/// Stored bytes that a page holds at most, unless a single event is larger. Opened they are more,
+/// but not without bound: an event is limited before it is packed.
+const PAGE_BYTES: i64 = 4 << 20;
+/// Pages of so few events stay below that anyway: an event holds 1 MiB at most.
+const FEW: i64 = 4;
+
 impl StoreSource {
+    /// Where a page has to end, and how many events it may hold, so that its bytes are bounded too.
+    async fn bounded(
+        &self,
+        user: Option<UserId>,
+        after: i64,
+        upto: i64,
+        limit: i64,
+    ) -> Result<(i64, i64), SourceError> {
+        if limit.min(upto - after) <= FEW {
+            return Ok((upto, limit));
+        }
+        let sizes = sqlx::query_scalar(user.map_or(SIZES, |_| SIZES_OF_USER));
+        let sizes = sizes.bind(after).bind(upto).bind(limit);
+        let sizes = match user {
+            Some(user) => sizes.bind(user.0),
+            None => sizes,
+        };
+        let sizes: Vec<i32> = sizes.fetch_all(self.0.pool()).await.map_err(database)?;
+        let mut bytes = 0;
+        for (count, size) in (0..).zip(sizes) {
+            bytes += i64::from(size);
+            if bytes > PAGE_BYTES && count > 0 {
+                return Ok((upto, count));
+            }
+        }
+        Ok((upto, limit))
+    }
+
     async fn open_page(
         &self,
         raw: Vec<RawEvent>,
@@ -35,13 +80,16 @@ impl StoreSource {
         for event in raw {
             let (position, user) = (event.position, event.user);
             let aggregate_type = event.stream.aggregate_type.clone();
-            match self.0.sealer().open(event).await {
-                Ok(opened) => page.events.push(opened),
-                Err(error) => {
-                    let class = unreadable(error)?;
-                    page.unreadable.push(Unreadable { position, user, aggregate_type, class });
+            // What panics while it is opened is one person's event too.
+            let class = match AssertUnwindSafe(self.0.sealer().open(event)).catch_unwind().await {
+                Ok(Ok(opened)) => {
+                    page.events.push(opened);
+                    continue;
                 }
-            }
+                Ok(Err(error)) => unreadable(error)?,
+                Err(_) => "panic",
+            };
+            page.unreadable.push(Unreadable { position, user, aggregate_type, class });
         }
         Ok(page)
     }
@@ -70,11 +118,32 @@ fn database(error: sqlx::Error) -> SourceError {
 
 impl LogReader for StoreSource {
     async fn page(&self, after: i64, limit: i64) -> Result<Page, SourceError> {
+        let upto = self.head().await?;
+        let (upto, limit) = self.bounded(None, after, upto, limit).await?;
+        let raw = read::raw_page(self.0.pool(), after, upto, limit, &Filter::default())
+            .await
+            .map_err(database)?;
+        self.open_page(raw, limit, after, upto).await
+    }
+
+    async fn unopened(
+        &self,
+        after: i64,
+        limit: i64,
+        class: &'static str,
+    ) -> Result<Page, SourceError> {
         let head = self.head().await?;
         let raw = read::raw_page(self.0.pool(), after, head, limit, &Filter::default())
             .await
             .map_err(database)?;
-        self.open_page(raw, limit, after, head).await
+        let through = raw.last().map_or(after, |event| event.position);
+        let closed = raw.into_iter().map(|event| Unreadable {
+            position: event.position,
+            user: event.user,
+            aggregate_type: event.stream.aggregate_type,
+            class,
+        });
+        Ok(Page { events: Vec::new(), unreadable: closed.collect(), through })
     }
 
     async fn user_page(
@@ -84,6 +153,7 @@ impl LogReader for StoreSource {
         upto: i64,
         limit: i64,
     ) -> Result<Page, SourceError> {
+        let (upto, limit) = self.bounded(Some(user), after, upto, limit).await?;
         let filter = Filter { user: Some(user), ..Filter::default() };
         let raw =
             read::raw_page(self.0.pool(), after, upto, limit, &filter).await.map_err(database)?;

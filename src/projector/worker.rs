@@ -11,8 +11,10 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::batch::{self, Advance, Writing};
+use super::batch::{self, Advance};
 use super::checkpoint::{self, Generation, Held, LEASE_SECONDS};
+use super::error::DIED;
+use super::heartbeat::Heartbeat;
 use super::source::{LogReader, Page, StateReader};
 use super::{ProjectorError, generation};
 use crate::read_models::ReadModel;
@@ -20,6 +22,9 @@ use crate::read_models::ReadModel;
 /// Events a page holds at most. Larger pages share one commit among more events and make one
 /// person's burst of uploads one recomputation.
 pub const PAGE: i64 = 500;
+
+/// So many workers have to have died of one event before it is not looked at any more.
+const ATTEMPTS: i32 = 3;
 
 /// One generation and the shards of it that this worker holds.
 #[derive(Clone, Debug)]
@@ -37,6 +42,9 @@ pub struct Worker<S> {
     target: Target,
     lanes: Vec<Lane>,
     claimed: Option<Instant>,
+    /// Events of a page. Halved when a step fails, so that a page which takes longer than others
+    /// wait comes down to one that does not; doubled again with success.
+    limit: i64,
 }
 
 /// What a worker works on.
@@ -68,7 +76,8 @@ impl<S: LogReader + StateReader> Worker<S> {
 
     fn new(pool: PgPool, source: S, owner: Uuid, target: Target) -> Self {
         let lease_seconds = LEASE_SECONDS;
-        Self { pool, source, owner, lease_seconds, target, lanes: Vec::new(), claimed: None }
+        let (lanes, claimed, limit) = (Vec::new(), None, PAGE);
+        Self { pool, source, owner, lease_seconds, target, lanes, claimed, limit }
     }
 
     /// With another lease; tests let it expire at once.
@@ -86,11 +95,82 @@ impl<S: LogReader + StateReader> Worker<S> {
     pub async fn step(&mut self) -> Result<Stepped, ProjectorError> {
         self.take_shards().await?;
         let Some(after) = self.position() else { return Ok(Stepped::default()) };
-        let page = self.source.page(after, PAGE).await?;
+        let heartbeat = Heartbeat::start(&self.pool, self.owner, self.lease_seconds);
+        let result = self.step_from(after).await;
+        drop(heartbeat);
+        match result {
+            Ok(_) => self.limit = (self.limit * 2).min(PAGE),
+            Err(_) => self.limit = (self.limit / 2).max(1),
+        }
+        result
+    }
+
+    async fn step_from(&mut self, after: i64) -> Result<Stepped, ProjectorError> {
+        if let Some(stepped) = self.condemn(after).await? {
+            return Ok(stepped);
+        }
+        let limit = if self.is_careful() { 1 } else { self.limit };
+        let page = self.source.page(after, limit).await?;
         for index in 0..self.lanes.len() {
             self.carry(index, &page).await?;
         }
-        Ok(Stepped { events: page.events.len(), position: self.position() })
+        let events = page.events.len() + page.unreadable.len();
+        if events == 0 {
+            self.acquit().await?;
+        }
+        Ok(Stepped { events, position: self.position() })
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        self.lanes.iter().flat_map(|lane| &lane.held)
+    }
+
+    /// Whether a worker has died near here.
+    fn is_careful(&self) -> bool {
+        self.held().any(|held| held.position < held.careful_until)
+    }
+
+    /// Parks the person of the next event without looking at it, if several workers in a row took
+    /// it alone and none came back. The lanes are carried in their order, so the first that has not
+    /// passed the event is the one they died in; if no lane hears it, opening it was enough.
+    async fn condemn(&mut self, after: i64) -> Result<Option<Stepped>, ProjectorError> {
+        let desperate = |held: &Held| held.position == after && held.attempts > ATTEMPTS;
+        if !self.is_careful() || !self.held().any(desperate) {
+            return Ok(None);
+        }
+        let page = self.source.unopened(after, 1, DIED).await?;
+        let Some(event) = page.unreadable.first() else { return Ok(None) };
+        let hears = |lane: &Lane| {
+            let shard = lane.generation.shard_of(event.user);
+            let concerned = lane.held.iter().find(|held| held.shard == shard);
+            let hears = lane.generation.model.hears(&event.aggregate_type);
+            concerned.filter(|held| hears && held.position == after).map(desperate)
+        };
+        let first = self.lanes.iter().enumerate().find_map(|(at, lane)| Some((at, hears(lane)?)));
+        if matches!(first, Some((_, false))) {
+            return Ok(None);
+        }
+        for index in 0..self.lanes.len() {
+            let hears = |lane: &Lane| lane.generation.model.hears(&event.aggregate_type);
+            let concerned = self.lanes.get(index).is_some_and(hears);
+            // Who does not hear the event passes it as well, lest it be opened for nothing.
+            if !concerned || first.is_some_and(|(first, _)| first == index) {
+                self.carry(index, &page).await?;
+            }
+        }
+        self.acquit().await?;
+        Ok(Some(Stepped { events: 1, position: self.position() }))
+    }
+
+    /// Nobody has died: what was counted against the held shards is forgotten.
+    async fn acquit(&mut self) -> Result<(), ProjectorError> {
+        if self.held().any(|held| held.attempts > 0) {
+            checkpoint::acquit(&mut *self.pool.acquire().await?, self.owner).await?;
+            for held in self.lanes.iter_mut().flat_map(|lane| &mut lane.held) {
+                held.attempts = 0;
+            }
+        }
+        Ok(())
     }
 
     /// Steps until the held shards have reached `head`; answers whether any are held.
@@ -187,6 +267,7 @@ impl<S: LogReader + StateReader> Worker<S> {
                     .record(started.elapsed().as_secs_f64());
                 for held in self.lanes.get_mut(index).map_or(&mut [][..], |lane| &mut lane.held) {
                     held.position = held.position.max(page.through);
+                    held.attempts = 0;
                 }
                 Ok(())
             }
@@ -194,6 +275,10 @@ impl<S: LogReader + StateReader> Worker<S> {
                 metrics::counter!(crate::metrics::PROJECTOR_FAILURES, "name" => name).increment(1);
                 // Whatever happened, what is held is no longer certain.
                 self.claimed = None;
+                if matches!(error, ProjectorError::Lost { .. }) {
+                    let mut db = self.pool.acquire().await?;
+                    checkpoint::survived(&mut db, &lane.generation, &lane.held).await?;
+                }
                 Err(error)
             }
         }
@@ -201,12 +286,16 @@ impl<S: LogReader + StateReader> Worker<S> {
 
     async fn carry_lane(&self, lane: &Lane, page: &Page) -> Result<(), ProjectorError> {
         let generation = &lane.generation;
-        let people = batch::prepare(&self.pool, &self.source, generation, &lane.held, page).await?;
+        let (pool, source) = (&self.pool, &self.source);
+        let mut people = batch::prepare(pool, source, generation, &lane.held, page).await?;
         let advance = Advance { held: &lane.held, to: page.through, lease: self.lease_seconds };
-        match batch::commit(&self.pool, generation, &advance, &people, Writing::Together).await {
+        match batch::commit(pool, generation, &advance, &people).await {
             // Somebody's rows do not go in: find out whose, and let everybody else go on.
             Err(error) if !error.is_transient() => {
-                batch::commit(&self.pool, generation, &advance, &people, Writing::Singly).await
+                match batch::blame(pool, source, generation, page, &mut people).await? {
+                    true => batch::commit(pool, generation, &advance, &people).await,
+                    false => Err(error),
+                }
             }
             result => result,
         }

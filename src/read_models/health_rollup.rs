@@ -210,17 +210,23 @@ impl DaysPage {
     /// The summary of the whole range. `heard` is the person's head for the classes the rollup
     /// hears, read after this page.
     pub fn summary(&self, heard: i64) -> Summary {
-        let (covered, parked) = (self.progress.covers(heard), self.progress.parked);
+        let (progress, covered) = (&self.progress, self.progress.covers(heard));
+        let served = |stored: Stored| stored.given(progress).served(covered, progress.parked);
         let mut counts = StatusCounts::default();
-        counts.add(Stored::Ready.served(covered, parked), self.ready);
-        counts.add(Stored::NoData.served(covered, parked), self.no_data);
-        Summary::of(counts, covered, parked)
+        counts.add(served(Stored::Ready), self.ready);
+        counts.add(served(Stored::NoData), self.no_data);
+        Summary::of(counts, covered, progress)
+    }
+
+    /// What one day of the page is worth: see [`Stored::given`].
+    pub fn worth(&self, day: &Day) -> Stored {
+        day.row.status().given(&self.progress)
     }
 
     /// The freshness of one day of the page.
     pub fn freshness(&self, day: &Day, heard: i64) -> Freshness {
         let covered = self.progress.covers(heard);
-        let status: Status = day.row.status().served(covered, self.progress.parked);
+        let status: Status = self.worth(day).served(covered, self.progress.parked);
         Freshness {
             status,
             computed_at_iso: Some(

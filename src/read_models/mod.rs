@@ -1,6 +1,7 @@
 //! The tables people read: for each, how rows are written and how they are queried, side by side.
 
 pub mod entities;
+mod fold;
 pub mod health_rollup;
 pub mod reader;
 
@@ -11,11 +12,11 @@ use projections::entities::EntityRow;
 use projections::registry::{self, ProjectorSpec};
 use projections::rollup::{self, DayRow};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use crate::projector::{LogReader, ProjectorError, SourceError, StateReader};
+pub use fold::{Folded, Stopped};
 
-/// Events of one person that are read at a time when folding from the log.
-const FOLD_PAGE: i64 = 1_000;
+use crate::projector::{ProjectorError, StateReader};
 
 /// A read model and its projector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,16 @@ pub enum ReadModel {
 pub enum Row {
     Day(DayRow),
     Entity(EntityRow),
+}
+
+impl Row {
+    /// The key that seals its input.
+    pub fn purpose(&self) -> Option<Purpose> {
+        match self {
+            Self::Day(_) => Some(Purpose::Health),
+            Self::Entity(row) => row.purpose,
+        }
+    }
 }
 
 /// What changes for one person.
@@ -48,16 +59,6 @@ impl Change {
     pub fn wipe_only(user: UserId, wiped: BTreeSet<Purpose>) -> Self {
         Self { user, wiped, rows: Vec::new(), health_seq: 0 }
     }
-}
-
-/// One person's rows as a fold of the log gives them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Folded {
-    /// In the order in which [`ReadModel::rows_of`] lists them.
-    pub rows: Vec<Row>,
-    pub health_seq: i64,
-    /// The last event that was heard; 0 where there is none.
-    pub position: i64,
 }
 
 impl ReadModel {
@@ -86,6 +87,10 @@ impl ReadModel {
 
     /// Whether events of such streams concern it.
     pub fn hears(self, aggregate_type: &str) -> bool {
+        // Every projector has its events skipped by the same kind of event.
+        if aggregate_type == aggregates::projection::TYPE {
+            return true;
+        }
         match self {
             Self::HealthRollup => [aggregates::health_batch::TYPE, aggregates::subject::TYPE]
                 .contains(&aggregate_type),
@@ -135,44 +140,6 @@ impl ReadModel {
         Ok(change)
     }
 
-    /// The definition: one person's rows from their events up to a position, and nothing else.
-    ///
-    /// # Errors
-    /// Errors of the log; [`SourceError::Unreadable`] if one of the events cannot be read.
-    pub async fn fold<L: LogReader>(
-        self,
-        log: &L,
-        user: UserId,
-        upto: i64,
-    ) -> Result<Folded, ProjectorError> {
-        let mut days = rollup::Fold::default();
-        let mut entities = projections::entities::Fold::default();
-        let (mut after, mut position) = (0, 0);
-        while after < upto {
-            let page = log.user_page(user, after, upto, FOLD_PAGE).await?;
-            if let Some(event) = page.unreadable.iter().find(|one| self.hears(&one.aggregate_type))
-            {
-                return Err(SourceError::Unreadable { class: event.class }.into());
-            }
-            for event in page.events.iter().filter(|one| self.hears(&one.stream.aggregate_type)) {
-                match self {
-                    Self::HealthRollup => days.apply(event),
-                    Self::Entities => entities.apply(event),
-                }
-                position = event.position;
-            }
-            if page.through <= after {
-                break;
-            }
-            after = page.through;
-        }
-        let rows = match self {
-            Self::HealthRollup => days.rows().into_iter().map(Row::Day).collect(),
-            Self::Entities => entities.rows().into_iter().map(Row::Entity).collect(),
-        };
-        Ok(Folded { rows, health_seq: days.health_seq(), position })
-    }
-
     /// Writes changes into the tables that the search path names.
     ///
     /// # Errors
@@ -208,14 +175,14 @@ impl ReadModel {
         })
     }
 
-    /// Removes all rows of one person.
+    /// Removes all rows of these people.
     ///
     /// # Errors
     /// Database errors.
-    pub async fn clear(self, db: &mut PgConnection, user: UserId) -> Result<(), ProjectorError> {
+    pub async fn clear(self, db: &mut PgConnection, users: &[Uuid]) -> Result<(), ProjectorError> {
         for table in self.spec().tables {
-            let sql = format!("DELETE FROM {table} WHERE user_id = $1");
-            sqlx::query(&sql).bind(user.0).execute(&mut *db).await?;
+            let sql = format!("DELETE FROM {table} WHERE user_id = ANY($1)");
+            sqlx::query(&sql).bind(users).execute(&mut *db).await?;
         }
         Ok(())
     }

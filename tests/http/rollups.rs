@@ -1,7 +1,11 @@
 //! Daily statistics and their freshness over HTTP.
 
+use aggregates::projection::SkipCommand;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tidemark::commands::projection;
+use tidemark::projector::repair::parked;
+use tidemark::read_models::ReadModel;
 use uuid::Uuid;
 
 use crate::rest::{DAY, HOUR, MINUTE, call, get, iso, ok, refused, serving};
@@ -165,6 +169,61 @@ async fn who_does_not_allow_aggregation_sees_no_statistics() {
     assert_eq!(ok(get(&ben, &path).await)["summary"]["totalItems"], 1, "others see theirs");
     ok(call(&ann, Method::PUT, "/users/preferences", allow(true)).await);
     assert_eq!(ok(get(&ann, &path).await)["summary"]["totalItems"], 1);
+}
+
+/// Waits until the rollups answer with this state, and answers the page.
+async fn settled(person: &Person<'_>, state: &str) -> Value {
+    let path = format!("{ROLLUPS}&endDate=2026-03-31");
+    loop {
+        let page = ok(get(person, &path).await);
+        if page["summary"]["state"] == state {
+            return page;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_skipped_event_leaves_answers_partial() {
+    let world = serving().await;
+    let (ann, ben) = (world.person("ann").await, world.person("ben").await);
+    upload(&ann, 1, &[(MARCH + HOUR, 60.0)]).await;
+    settled(&ann, "READY").await;
+    let refuse = "ALTER TABLE p_health_rollup_g1.health_rollup_days ADD CHECK (sum_val <> 133)";
+    sqlx::raw_sql(refuse).execute(&world.app.read_pool).await.unwrap();
+    upload(&ann, 2, &[(MARCH + DAY, 133.0)]).await;
+    upload(&ben, 1, &[(MARCH, 60.0)]).await;
+    let page = settled(&ann, "FAILED").await;
+    assert_eq!(
+        (&page["items"][0]["countVal"], page["items"].as_array().unwrap().len()),
+        (&json!(1), 1)
+    );
+    settled(&ben, "READY").await;
+    let parked = parked(&world.app.read_pool, ReadModel::HealthRollup).await.unwrap();
+    let [one] = parked.as_slice() else { panic!("one person") };
+    assert_eq!(one.error, "database_23514");
+
+    let skip = |position| SkipCommand::Skip {
+        projector: "health-rollup".to_owned(),
+        position,
+        parked_at: Some(one.position),
+        by: "ada@desk".to_owned(),
+        reference: "OPS-7".to_owned(),
+    };
+    let elsewhere = projection::skip(&world.app.store, one.user, skip(one.position + 1)).await;
+    assert!(elsewhere.is_err());
+    projection::skip(&world.app.store, one.user, skip(one.position)).await.unwrap();
+    let page = settled(&ann, "PARTIAL").await;
+    let item = &page["items"][0];
+    assert_eq!(
+        (&item["freshness"]["status"], &item["dataQuality"]),
+        (&json!("READY"), &json!("PARTIAL_TRUNCATED"))
+    );
+    let report = ok(get(&ann, "/health/freshness").await);
+    assert_eq!(report["projections"]["health-rollup"]["state"], "PARTIAL");
+    upload(&ann, 3, &[(MARCH + 2 * DAY, 70.0)]).await;
+    let path = format!("{ROLLUPS}&endDate=2026-03-31&minWatermark=3&waitMs=2000");
+    assert_eq!(ok(get(&ann, &path).await)["summary"]["totalItems"], 2, "goes on without it");
+    assert_eq!(settled(&ben, "READY").await["items"][0]["dataQuality"], "FULL");
 }
 
 fn serving_on(world: &World) -> tidemark::projector::service::Projectors {

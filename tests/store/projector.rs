@@ -1,5 +1,7 @@
 //! The machinery of projectors: one winner, no half pages, people apart, swaps without a seam.
 
+#[path = "projector/poison.rs"]
+mod poison;
 #[path = "projector/world.rs"]
 mod world;
 
@@ -9,11 +11,12 @@ use std::time::Duration;
 use aggregates::metric::Metric;
 use aggregates::{Purpose, UserId};
 use chrono::NaiveDate;
-use projections::freshness::{State, Status};
+use projections::freshness::{DataQuality, State, Status};
 use projections::registry::HEALTH_ROLLUP;
 use sqlx::PgPool;
-use tidemark::projector::batch::{self, Advance, Writing};
-use tidemark::projector::rebuild::{rebuild, refold, retry, verify};
+use tidemark::projector::batch::{self, Advance};
+use tidemark::projector::rebuild::{rebuild, verify};
+use tidemark::projector::repair::{refold, retry};
 use tidemark::projector::run::run;
 use tidemark::projector::{
     Generation, LogReader, ProjectorError, Worker, checkpoint, generation, progress,
@@ -91,6 +94,26 @@ impl Side {
             all.extend(rows);
         }
         all
+    }
+
+    /// What those rows say, whenever they were computed.
+    async fn content(&self, user: UserId) -> Vec<String> {
+        let mut all = Vec::new();
+        for table in ["health_rollup_days", "entities"] {
+            let sql = format!(
+                "SELECT (to_jsonb(t) - 'computed_at')::text FROM live.{table} t
+                 WHERE user_id = $1 ORDER BY 1"
+            );
+            let rows: Vec<String> =
+                sqlx::query_scalar(&sql).bind(user.0).fetch_all(&self.pool).await.unwrap();
+            all.extend(rows);
+        }
+        all
+    }
+
+    /// Where a projector is parked for a person.
+    async fn parked_at(&self, model: ReadModel, user: UserId) -> Option<i64> {
+        tidemark::projector::repair::parked_at(&self.pool, model, user).await.unwrap()
     }
 
     /// Checkpoints, progress, parked people and all rows.
@@ -291,7 +314,7 @@ async fn projections_25_poison_parks_one_person_and_nobody_waits() {
 
         if poison == Poison::Events {
             let model = ReadModel::HealthRollup;
-            assert_eq!(retry(&side.pool, &side.world, model).await.unwrap(), (0, 1));
+            assert_eq!(retry(&side.pool, &side.world, model, None).await.unwrap(), (0, 1));
             assert_eq!(parked().await[0].attempts, 2);
             // A rebuild does not make it worse than it is, nor does it hang on it.
             let rebuilt =
@@ -300,7 +323,7 @@ async fn projections_25_poison_parks_one_person_and_nobody_waits() {
         }
         side.world.poison(ill, None);
         let model = ReadModel::HealthRollup;
-        assert_eq!(retry(&side.pool, &side.world, model).await.unwrap(), (1, 0));
+        assert_eq!(retry(&side.pool, &side.world, model, None).await.unwrap(), (1, 0));
         worker.stop().await.unwrap();
         side.catch_up().await;
         assert_eq!(side.state(ill).await, State::Ready);
@@ -420,7 +443,7 @@ async fn projections_26_a_fenced_zombie_writes_nothing() {
     let heir = claim(&mut db, 2, 60.0).await;
     let commit = async |held, to, people| {
         let advance = Advance { held, to, lease: 60.0 };
-        batch::commit(&side.pool, &live, &advance, people, Writing::Together).await
+        batch::commit(&side.pool, &live, &advance, people).await
     };
     let error = commit(&zombie, page.through, &old).await.unwrap_err();
     assert!(matches!(error, ProjectorError::Lost { .. }));
@@ -454,9 +477,12 @@ async fn people_freed_or_parked_meanwhile_make_a_page_be_computed_again() {
     let held = checkpoint::claim(&mut db, &live, owner, 60.0).await.unwrap();
     let page = side.world.page(0, 10).await.unwrap();
     let people = batch::prepare(&side.pool, &side.world, &live, &held, &page).await.unwrap();
-    assert_eq!(retry(&side.pool, &side.world, ReadModel::HealthRollup).await.unwrap(), (1, 0));
+    assert_eq!(
+        retry(&side.pool, &side.world, ReadModel::HealthRollup, None).await.unwrap(),
+        (1, 0)
+    );
     let advance = Advance { held: &held, to: page.through, lease: 60.0 };
-    let result = batch::commit(&side.pool, &live, &advance, &people, Writing::Together).await;
+    let result = batch::commit(&side.pool, &live, &advance, &people).await;
     assert!(matches!(result, Err(ProjectorError::Lost { .. })));
     checkpoint::release(&mut db, &live, owner).await.unwrap();
     drop(db);

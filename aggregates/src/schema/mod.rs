@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::entity::{self, EntityEvent, SyncSuperseded};
 use crate::{
-    EventType, StoredEvent, access, health_batch, product, registry, session, subject, user,
+    EventType, StoredEvent, access, health_batch, product, projection, registry, session, subject,
+    user,
 };
 
 pub use catalogue::catalogue;
@@ -115,6 +116,7 @@ fn payload_schema(event_type: &str) -> Option<Schema> {
         "catalogue_product.updated" => of::<product::ProductUpdated>(),
         "catalogue_product.withdrawn" => of::<product::ProductWithdrawn>(),
         "health_batch.applied" => of::<health_batch::Facts>(),
+        "projection.event_skipped" => of::<projection::EventSkipped>(),
         _ => return entity_schema(event_type),
     })
 }

@@ -5,6 +5,7 @@ mod consumption;
 mod health_batch;
 mod parts;
 mod product;
+mod projection;
 mod session;
 mod subject;
 mod sync_recovery;
@@ -38,6 +39,7 @@ fn any_event() -> impl Strategy<Value = AnyEvent> {
         sync_recovery::event().prop_map(AnyEvent::from),
         product::event().prop_map(AnyEvent::from),
         health_batch::event().prop_map(AnyEvent::from),
+        projection::event().prop_map(AnyEvent::from),
     ]
 }
 

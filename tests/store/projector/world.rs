@@ -7,6 +7,7 @@ use aggregates::entity::{AnyEntity, Created, Edit, EntityEvent, EntityFact, Fiel
 use aggregates::entity::{Deleted, Updated, find_contract_of_stream};
 use aggregates::health_batch::{Applied, Correction, Facts, HealthBatchEvent};
 use aggregates::metric::{Metric, Micro};
+use aggregates::projection::{EventSkipped, ProjectionEvent};
 use aggregates::segment::{Key, OffsetSource, Revision, Sample};
 use aggregates::subject::{KeyDestroyed, SubjectEvent};
 use aggregates::{AnyEvent, Content, Metadata, Purpose, Recorded, StreamId, UserId};
@@ -14,6 +15,7 @@ use projections::entities::Entity;
 use projections::freshness::UserHead;
 use serde_json::json;
 use tidemark::projector::{LogReader, Page, SourceError, StateReader, Unreadable};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub const DAY_MS: i64 = 86_400_000;
@@ -29,6 +31,14 @@ pub enum Poison {
     Events,
     /// Reading their state panics.
     Panic,
+    /// This event of theirs does not decode.
+    Event(i64),
+    /// Their state of the time of this record cannot be read.
+    Record(i64),
+    /// Whoever opens this event of theirs does not come back.
+    Deadly(i64),
+    /// Whoever reads their state does not come back.
+    DeadlyState,
     /// The state is away for the moment.
     Away,
 }
@@ -39,11 +49,13 @@ struct Inner {
     samples: BTreeMap<UserId, BTreeMap<Key, Sample>>,
     heads: BTreeMap<UserId, UserHead>,
     poison: BTreeMap<UserId, Poison>,
+    /// The limits of the pages that were asked for.
+    limits: Vec<i64>,
 }
 
 /// Cheap to clone; all clones are one log.
 #[derive(Clone, Default)]
-pub struct World(Arc<Mutex<Inner>>);
+pub struct World(Arc<Mutex<Inner>>, Arc<Notify>);
 
 /// The `n`th person; with eight shards, `n` mod 8 is the shard.
 pub fn person(n: u8) -> UserId {
@@ -57,11 +69,48 @@ impl World {
         self.0.lock().unwrap()
     }
 
+    /// Ends when somebody has met what kills.
+    pub async fn killed(&self) {
+        self.1.notified().await;
+    }
+
+    async fn kill(&self) {
+        self.1.notify_one();
+        std::future::pending().await
+    }
+
+    /// Comes back unless a page holds what kills.
+    async fn survive(&self, page: &Page) {
+        let deadly = |event: &Recorded| {
+            let poison = self.inner().poison.get(&event.user).copied();
+            poison == Some(Poison::Deadly(event.position))
+        };
+        if page.events.iter().any(deadly) {
+            self.kill().await;
+        }
+    }
+
     pub fn poison(&self, user: UserId, poison: Option<Poison>) {
         match poison {
             Some(poison) => self.inner().poison.insert(user, poison),
             None => self.inner().poison.remove(&user),
         };
+    }
+
+    /// An operator has a projector leave out an event of a person.
+    pub fn skip(&self, user: UserId, projector: &str, position: i64) {
+        let (by, reference) = ("ada@desk".to_owned(), "OPS-1".to_owned());
+        let projector = projector.to_owned();
+        let skipped = EventSkipped { projector, position, by, reference };
+        let mut inner = self.inner();
+        let stream = StreamId::new("projection", Uuid::from_u128(inner.log.len() as u128));
+        let position = inner.append(user, stream, ProjectionEvent::EventSkipped(skipped));
+        inner.heads.entry(user).or_default().pos_other = position;
+    }
+
+    /// The limits of the pages that were asked for since the last question.
+    pub fn limits(&self) -> Vec<i64> {
+        std::mem::take(&mut self.inner().limits)
     }
 
     pub fn head_now(&self) -> i64 {
@@ -209,7 +258,11 @@ impl Inner {
     fn page<'a>(&self, events: impl Iterator<Item = &'a Recorded>, through: i64) -> Page {
         let mut page = Page { through, ..Page::default() };
         for event in events {
-            let broken = self.poison.get(&event.user) == Some(&Poison::Events);
+            let broken = match self.poison.get(&event.user) {
+                Some(Poison::Events) => true,
+                Some(Poison::Event(position)) => *position == event.position,
+                _ => false,
+            };
             if broken && event.stream.aggregate_type != "subject" {
                 page.unreadable.push(Unreadable {
                     position: event.position,
@@ -228,16 +281,38 @@ impl Inner {
         match self.poison.get(&user) {
             Some(Poison::State) => Err(SourceError::Unreadable { class: "broken" }),
             Some(Poison::Away) => Err(SourceError::Unavailable("away".into())),
-            Some(Poison::Panic | Poison::Events) | None => Ok(()),
+            _ => Ok(()),
         }
     }
 }
 
 impl LogReader for World {
     async fn page(&self, after: i64, limit: i64) -> Result<Page, SourceError> {
+        let page = {
+            let mut inner = self.inner();
+            inner.limits.push(limit);
+            let to = (after + limit).min(inner.log.len() as i64).max(after);
+            inner.page(inner.log[after as usize..to as usize].iter(), to)
+        };
+        self.survive(&page).await;
+        Ok(page)
+    }
+
+    async fn unopened(
+        &self,
+        after: i64,
+        limit: i64,
+        class: &'static str,
+    ) -> Result<Page, SourceError> {
         let inner = self.inner();
         let to = (after + limit).min(inner.log.len() as i64).max(after);
-        Ok(inner.page(inner.log[after as usize..to as usize].iter(), to))
+        let closed = inner.log[after as usize..to as usize].iter().map(|event| Unreadable {
+            position: event.position,
+            user: event.user,
+            aggregate_type: event.stream.aggregate_type.clone(),
+            class,
+        });
+        Ok(Page { events: Vec::new(), unreadable: closed.collect(), through: to })
     }
 
     async fn user_page(
@@ -247,14 +322,19 @@ impl LogReader for World {
         upto: i64,
         limit: i64,
     ) -> Result<Page, SourceError> {
-        let inner = self.inner();
-        let mine = |event: &&Recorded| {
-            event.user == user && event.position > after && event.position <= upto
+        let page = {
+            let inner = self.inner();
+            let mine = |event: &&Recorded| {
+                event.user == user && event.position > after && event.position <= upto
+            };
+            let events: Vec<&Recorded> =
+                inner.log.iter().filter(mine).take(limit as usize).collect();
+            let more = events.len() == limit as usize;
+            let through = events.last().filter(|_| more).map_or(upto, |event| event.position);
+            inner.page(events.into_iter(), through)
         };
-        let events: Vec<&Recorded> = inner.log.iter().filter(mine).take(limit as usize).collect();
-        let more = events.len() == limit as usize;
-        let through = events.last().filter(|_| more).map_or(upto, |event| event.position);
-        Ok(inner.page(events.into_iter(), through))
+        self.survive(&page).await;
+        Ok(page)
     }
 
     async fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<UserId>, SourceError> {
@@ -277,6 +357,16 @@ impl StateReader for World {
     ) -> Result<Vec<Sample>, SourceError> {
         let panics = self.inner().poison.get(&user) == Some(&Poison::Panic);
         assert!(!panics, "as the test wants it");
+        let poison = self.inner().poison.get(&user).copied();
+        match poison {
+            Some(Poison::DeadlyState) => self.kill().await,
+            Some(Poison::Record(slot))
+                if (from_ms..to_ms).contains(&(START_MS + slot * DAY_MS / 2)) =>
+            {
+                return Err(SourceError::Unreadable { class: "broken" });
+            }
+            _ => {}
+        }
         let inner = self.inner();
         inner.check(user)?;
         let samples = inner.samples.get(&user).into_iter().flat_map(BTreeMap::values);

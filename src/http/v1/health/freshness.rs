@@ -63,6 +63,8 @@ enum ModelState {
     Computing,
     /// It met data that it cannot fold, and waits for an operator.
     Failed,
+    /// An operator had it leave out an event of the caller's that it could not fold.
+    Partial,
     /// The caller does not allow it: it shows nothing.
     Empty,
 }
@@ -121,6 +123,7 @@ async fn report(
 ) -> Result<ModelFreshness, ApiError> {
     let heard = head.heard(model.spec().hears);
     let state = match (progress.covers(heard), progress.parked) {
+        (true, _) if progress.partial => ModelState::Partial,
         (true, _) => ModelState::Ready,
         (false, true) => ModelState::Failed,
         (false, false) if progress.health_seq == 0 => ModelState::Computing,

@@ -205,7 +205,7 @@ fn item(found: &DaysPage, day: &Day, heard: i64) -> RollupDay {
         avg_val: row.average(),
         timezone_offset_min: row.offset_min,
         freshness: found.freshness(day, heard),
-        data_quality: row.status().quality(),
+        data_quality: found.worth(day).quality(),
     }
 }
 
