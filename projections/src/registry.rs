@@ -23,17 +23,18 @@ pub struct ProjectorSpec {
     /// The key that seals its input. Destroying it empties the person's rows.
     pub purpose: Purpose,
     /// Tables of each generation, each also a view for ad-hoc queries. The first column of each
-    /// primary key is `user_id`.
+    /// primary key is `user_id`. Older generations may lack some.
     pub tables: &'static [&'static str],
 }
 
-/// Daily statistics per metric.
+/// Daily statistics per metric. Version 1 summed up everybody's samples and left it to readers to
+/// hide them; version 2 has no rows for who does not allow aggregation.
 pub const HEALTH_ROLLUP: ProjectorSpec = ProjectorSpec {
     name: "health-rollup",
-    compute_version: 1,
-    hears: &[Class::Health],
+    compute_version: 2,
+    hears: &[Class::Health, Class::Other],
     purpose: Purpose::Health,
-    tables: &["health_rollup_days"],
+    tables: &["health_rollup_days", "health_rollup_hidden"],
 };
 
 /// Readable rows of synced entities, for lists and filters.

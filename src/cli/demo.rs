@@ -19,7 +19,7 @@ use crate::commands::verify::log::verify_log;
 use crate::config::Config;
 use crate::demo::story::{Check, Report, Story};
 use crate::import::apple_health::Export;
-use crate::projector::{generation, rebuild};
+use crate::projector::{compare, generation};
 use crate::read_models::ReadModel;
 use crate::server::{Server, stop_signal};
 use crate::store::Filter;
@@ -133,7 +133,7 @@ async fn inspect(app: &App) -> anyhow::Result<Vec<Check>> {
         format!("{} leaf hashes recomputed from stored bytes", verified.events),
     ));
     for model in ReadModel::ALL {
-        let compared = rebuild::verify(&app.read_pool, &app.source(), model, |_| {}).await?;
+        let compared = compare::verify(&app.read_pool, &app.source(), model, |_| {}).await?;
         let name = match model {
             ReadModel::HealthRollup => "rollups_equal_rebuild",
             ReadModel::Entities => "entities_equal_rebuild",

@@ -1,5 +1,6 @@
 //! `tidemark projectors`: how far read models are, and their rebuild.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use std::time::Duration;
@@ -17,13 +18,19 @@ use crate::app::App;
 use crate::commands::projection;
 use crate::config::Config;
 use crate::ids;
-use crate::projector::{Worker, generation, rebuild, repair};
+use crate::projector::compare::{self, Comparison, Difference, Kind};
+use crate::projector::service::ROLLBACK_WINDOW;
+use crate::projector::{ProjectorError, Worker, generation, rebuild, repair};
 use crate::read_models::ReadModel;
 use crate::store::{Filter, read};
 
 /// How long a skip waits to be taken up.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(100);
+
+const SECONDS_OF_DAY: f64 = 24.0 * 3_600.0;
+/// Differing rows that a report names.
+const SAMPLES: usize = 20;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
@@ -36,6 +43,35 @@ pub(super) enum Action {
     Rebuild {
         /// Name of the projector, as `list` shows it
         name: String,
+        /// Report what differs, and swap only if nothing does that was not expected
+        #[arg(long)]
+        verify: bool,
+        /// Ways in which rows may differ: changed, only-old, only-new
+        #[arg(long, value_name = "WAYS", value_delimiter = ',', requires = "verify",
+              value_parser = clap::builder::PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)))]
+        expect: Vec<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a rebuild would change: people, rows and columns, no values
+    Diff {
+        /// Name of the projector, as `list` shows it
+        name: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the generation live again that was so before the last swap
+    Rollback {
+        /// Name of the projector, as `list` shows it
+        name: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop retired generations for good; servers do so after 7 days
+    Prune {
+        /// Retired so many days ago or earlier
+        #[arg(long, value_name = "DAYS", default_value_t = ROLLBACK_WINDOW / SECONDS_OF_DAY)]
+        days: f64,
         #[arg(long)]
         json: bool,
     },
@@ -75,7 +111,13 @@ pub(super) async fn run(config: &Config, action: &Action) -> anyhow::Result<Exit
     let app = App::beside(config).await?;
     let result = match action {
         Action::List { json } => list(&app, *json).await,
-        Action::Rebuild { name, json } => rebuild_one(&app, name, *json).await,
+        Action::Rebuild { name, verify, expect, json } => {
+            let kinds = expect.iter().filter_map(|name| Kind::parse(name)).collect();
+            rebuild_one(&app, name, verify.then_some(kinds), *json).await
+        }
+        Action::Diff { name, json } => diff(&app, name, *json).await,
+        Action::Rollback { name, json } => rollback(&app, name, *json).await,
+        Action::Prune { days, json } => prune(&app, *days, *json).await,
         Action::Parked { json } => parked(&app, *json).await,
         Action::Retry { name, user, json } => retry(&app, name, user.map(UserId), *json).await,
         Action::Skip { name, user, position, reason, json } => {
@@ -136,31 +178,156 @@ fn find(name: &str) -> anyhow::Result<ReadModel> {
     })
 }
 
-async fn rebuild_one(app: &App, name: &str, json: bool) -> anyhow::Result<ExitCode> {
+async fn rebuild_one(
+    app: &App,
+    name: &str,
+    expected: Option<BTreeSet<Kind>>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let model = find(name)?;
-    let people: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM user_heads").fetch_one(app.store.pool()).await?;
-    let progress = Progress::items(people.unsigned_abs(), "people folded");
+    let progress = Progress::items(people(app).await?, "people folded");
     let done = |people| progress.set(people);
+    let (pool, source, owner) = (&app.read_pool, app.source(), ids::new_id());
     let rebuilt =
-        rebuild::rebuild(&app.read_pool, &app.source(), model, ids::new_id(), done).await?;
+        rebuild::rebuild_expecting(pool, &source, model, owner, expected.as_ref(), done).await;
     drop(progress);
-    let differences = rebuilt.comparison.differences.len();
+    let rebuilt = match rebuilt {
+        Err(ProjectorError::Differs { report, .. }) => {
+            show(name, &report, Some(false), json);
+            return Ok(ExitCode::FAILURE);
+        }
+        rebuilt => rebuilt?,
+    };
+    let comparison = &rebuilt.comparison;
     if json {
         println!(
             "{}",
             json!({
                 "projector": name, "people": rebuilt.people, "rows": rebuilt.rows,
                 "retired": rebuilt.retired.number, "live": rebuilt.live.number,
-                "same": rebuilt.comparison.same, "different": differences,
-                "unsettled": rebuilt.comparison.unsettled,
+                "same": comparison.same, "different": comparison.differences.len(),
+                "unsettled": comparison.unsettled,
             })
         );
     } else {
+        if expected.is_some() {
+            show(name, comparison, Some(true), false);
+        }
         println!(
-            "{name}: generation {} is live, {} retired; {} rows of {} people, {differences} differ.",
-            rebuilt.live.number, rebuilt.retired.number, rebuilt.rows, rebuilt.people
+            "{name}: generation {} is live, {} retired; {} rows of {} people, {} differ.",
+            rebuilt.live.number,
+            rebuilt.retired.number,
+            rebuilt.rows,
+            rebuilt.people,
+            comparison.differences.len()
         );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn people(app: &App) -> Result<u64, sqlx::Error> {
+    let people: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM user_heads").fetch_one(app.store.pool()).await?;
+    Ok(people.unsigned_abs())
+}
+
+/// What a rebuild with this program's formulas would change.
+async fn diff(app: &App, name: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let model = find(name)?;
+    let progress = Progress::items(people(app).await?, "people compared");
+    let found =
+        compare::verify(&app.read_pool, &app.source(), model, |done| progress.set(done)).await?;
+    drop(progress);
+    show(name, &found, None, json);
+    Ok(if found.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints what differs. Names rows and columns, never values.
+fn show(name: &str, found: &Comparison, swapped: Option<bool>, json: bool) {
+    let samples = || {
+        let named = |one: &'_ Difference| {
+            let user = one.user.to_string();
+            one.samples.clone().into_iter().map(move |sample| (user.clone(), sample))
+        };
+        found.differences.iter().flat_map(named).take(SAMPLES)
+    };
+    if json {
+        let count = |kind: Kind| json!({ "people": found.people(kind), "rows": found.rows(kind) });
+        let samples: Vec<_> =
+            samples().map(|(user, row)| json!({ "user": user, "row": row })).collect();
+        let report = json!({
+            "projector": name, "swapped": swapped,
+            "people": {
+                "equal": found.same, "different": found.differences.len(),
+                "behind": found.unsettled, "parked": found.parked,
+            },
+            "rows": {
+                "equal": found.equal_rows, "changed": count(Kind::Changed),
+                "only_old": count(Kind::OnlyOld), "only_new": count(Kind::OnlyNew),
+            },
+            "samples": samples,
+        });
+        println!("{report}");
+        return;
+    }
+    let mut table = Table::new(["rows", "#people", "#rows"]);
+    table.row(["equal".to_owned(), found.same.to_string(), found.equal_rows.to_string()]);
+    for kind in Kind::ALL {
+        let (people, rows) = (found.people(kind), found.rows(kind));
+        table.row([kind.as_str().to_owned(), people.to_string(), rows.to_string()]);
+    }
+    println!("{}", table.render(Terminal::of_stdout()));
+    let mut rows = Table::new(["person", "row", "differs", "in columns"]);
+    for (user, row) in samples() {
+        rows.row([user, row.key, row.kind.as_str().to_owned(), row.columns.join(", ")]);
+    }
+    if !rows.is_empty() {
+        println!("{}", rows.render(Terminal::of_stdout()));
+    }
+    if found.unsettled + found.parked > 0 {
+        println!(
+            "Not compared: {} people whose events are not all in the live rows, {} parked.",
+            found.unsettled, found.parked
+        );
+    }
+    if swapped == Some(false) {
+        println!("{name}: rows differ in other ways than expected; the live generation stays.");
+    }
+}
+
+async fn rollback(app: &App, name: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let model = find(name)?;
+    let live = rebuild::rollback(&app.read_pool, &app.source(), model, ids::new_id()).await?;
+    if json {
+        println!(
+            "{}",
+            json!({
+                "projector": name, "live": live.number, "compute_version": live.compute_version,
+                "carried": live.is_current(),
+            })
+        );
+    } else {
+        let (number, version) = (live.number, live.compute_version);
+        println!("{name}: generation {number} with formulas v{version} is live again.");
+        if !live.is_current() {
+            println!(
+                "This program has other formulas: rows stay as they are, and answers say so, until \
+                 a program with formulas v{version} runs."
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn prune(app: &App, days: f64, json: bool) -> anyhow::Result<ExitCode> {
+    let mut dropped = 0;
+    for model in ReadModel::ALL {
+        let mut db = app.read_pool.acquire().await?;
+        dropped += generation::prune(&mut db, model, days * SECONDS_OF_DAY).await?;
+    }
+    match json {
+        true => println!("{}", json!({ "dropped": dropped })),
+        false => println!("{dropped} generations dropped."),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ use crate::commands::verify::bookkeeping::verify_bookkeeping;
 use crate::commands::verify::log::verify_log;
 use crate::commands::verify::people::verify_people;
 use crate::config::Config;
-use crate::projector::rebuild;
+use crate::projector::compare::{self, Kind};
 use crate::read_models::ReadModel;
 
 #[derive(Debug, clap::Args)]
@@ -120,13 +120,17 @@ async fn projections(app: &App, keep: usize) -> anyhow::Result<Vec<Part>> {
         let name = model.spec().name;
         let bar = Progress::items(people(app).await?, name);
         let compared =
-            rebuild::verify(&app.read_pool, &app.source(), model, |done| bar.set(done)).await?;
+            compare::verify(&app.read_pool, &app.source(), model, |done| bar.set(done)).await?;
         drop(bar);
         let mut faults = Faults::keeping(keep);
         for one in &compared.differences {
+            let rows = |kind| one.rows.get(&kind).copied().unwrap_or_default();
             let detail = format!(
-                "{}: {} rows that the log does not give, {} that are missing",
-                one.user, one.only_live, one.only_folded
+                "{}: {} rows say something else than the log, {} it does not give, {} are missing",
+                one.user,
+                rows(Kind::Changed),
+                rows(Kind::OnlyOld),
+                rows(Kind::OnlyNew)
             );
             faults.add(None, "rows", detail);
         }

@@ -13,7 +13,7 @@ use super::progress::{self, Standing, Step};
 use super::settle::{rehearse, settle};
 use super::source::{LogReader, Page, SourceError, StateReader, Unreadable};
 use super::{ProjectorError, generation};
-use crate::read_models::{Change, Folded, Row, Stopped};
+use crate::read_models::{Change, Folded, Stopped};
 
 /// How a transaction moves its checkpoints.
 pub struct Advance<'a> {
@@ -131,6 +131,7 @@ impl<S: LogReader + StateReader> Desk<'_, S> {
         let whose =
             Whose { user, was, floor: was.parked_at.unwrap_or_else(|| mail.first()), wiped };
         let skips = mail.events.iter().any(|event| model.skip(event).is_some());
+        let turns = mail.unreadable.is_none() && mail.events.iter().any(|event| model.turns(event));
         if was.parked_at.is_some() && !skips {
             // Their events wait in the log. An erasure does not.
             let Whose { floor, wiped, .. } = whose;
@@ -138,7 +139,7 @@ impl<S: LogReader + StateReader> Desk<'_, S> {
             return Ok(Person { user, was, floor, change, step: None, fate: Fate::Goes });
         }
         // With an event left out, current state is not what the rows follow from.
-        if skips || was.partial {
+        if turns || skips || was.partial {
             return self.fold_anew(whose).await;
         }
         let result = match mail.unreadable {
@@ -239,8 +240,9 @@ struct Whose {
 impl Whose {
     fn goes_on(self, folded: Folded) -> Person {
         let Self { user, was, floor, .. } = self;
-        let Folded { rows, health_seq, position, skipped, .. } = folded;
-        let change = Change { rows, health_seq, ..Change::wipe_only(user, BTreeSet::new()) };
+        let Folded { health_seq, position, .. } = folded;
+        let skipped = folded.skipped.clone();
+        let change = Change::whole(user, folded);
         let step = (position > 0).then_some(Step { user, position, health_seq });
         Person { user, was, floor, change, step, fate: Fate::Anew { skipped } }
     }
@@ -256,8 +258,7 @@ impl Whose {
         };
         let wiped = self.wiped.clone();
         let mut person = self.goes_on(folded);
-        let keeps = |row: &Row| row.purpose().is_none_or(|purpose| !wiped.contains(&purpose));
-        person.change.rows.retain(keeps);
+        person.change.rows.retain(|row| row.survives(&wiped));
         if let Fate::Anew { skipped } = person.fate {
             person.fate = Fate::Parked { stopped, anew: Some(skipped) };
         }

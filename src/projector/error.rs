@@ -1,5 +1,6 @@
 //! Why projecting failed, sorted by what to do about it.
 
+use super::compare::Comparison;
 use super::source::SourceError;
 
 /// The class of an event that has not been looked at, because whoever did so before died.
@@ -21,6 +22,10 @@ pub enum ProjectorError {
     Behind { projector: &'static str, generation: i32 },
     #[error("a new generation of {projector} cannot read {people} people whom the live one shows")]
     Worse { projector: &'static str, people: usize },
+    #[error("another generation of {projector} is being built (`tidemark projectors list`)")]
+    Building { projector: &'static str },
+    #[error("rows of {projector} differ in other ways than expected, so the live generation stays")]
+    Differs { projector: &'static str, report: Box<Comparison> },
     #[error("computing rows of {projector} panicked")]
     Panicked { projector: &'static str },
     #[error("a stored row of {projector} does not have its shape: {column}")]
@@ -32,12 +37,14 @@ impl ProjectorError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) => is_transient(error),
-            Self::Source(SourceError::Unavailable(_)) | Self::Lost { .. } | Self::Behind { .. } => {
-                true
-            }
+            Self::Source(SourceError::Unavailable(_))
+            | Self::Lost { .. }
+            | Self::Behind { .. }
+            | Self::Building { .. } => true,
             Self::Source(SourceError::Unreadable { .. })
             | Self::NoGeneration { .. }
             | Self::Worse { .. }
+            | Self::Differs { .. }
             | Self::Panicked { .. }
             | Self::Row { .. } => false,
         }
@@ -66,6 +73,8 @@ impl ProjectorError {
             Self::NoGeneration { .. } => "no_generation".to_owned(),
             Self::Behind { .. } => "behind".to_owned(),
             Self::Worse { .. } => "worse".to_owned(),
+            Self::Building { .. } => "building".to_owned(),
+            Self::Differs { .. } => "differs".to_owned(),
             Self::Panicked { .. } => "panic".to_owned(),
             Self::Row { column, .. } => format!("row_{column}"),
         }

@@ -1,5 +1,6 @@
 //! Generations: each lives in a schema of its own, and one of them is live.
 
+use sqlx::postgres::PgRow;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
 use super::ProjectorError;
@@ -62,15 +63,7 @@ pub async fn live(
     model: ReadModel,
 ) -> Result<Option<Generation>, ProjectorError> {
     let row = sqlx::query(LIVE).bind(model.spec().name).fetch_optional(db).await?;
-    row.map(|row| {
-        Ok(Generation {
-            model,
-            number: row.try_get(0)?,
-            shards: row.try_get(1)?,
-            compute_version: row.try_get(2)?,
-        })
-    })
-    .transpose()
+    row.map(|row| of_row(model, &row)).transpose()
 }
 
 /// The live generation; the first one is created here, at position 0.
@@ -170,7 +163,7 @@ WHERE g.projector = c.projector AND g.generation = c.generation
   AND g.projector = $1 AND g.state = 'retired'";
 
 const ACTIVATE: &str = "
-UPDATE projector.generations SET state = 'live', activated_at = now()
+UPDATE projector.generations SET state = 'live', activated_at = now(), retired_at = NULL
 WHERE projector = $1 AND generation = $2";
 
 /// Retires the live generation, makes this one live and points the views at it. The caller's
@@ -186,14 +179,19 @@ pub async fn activate(
     sqlx::query(RETIRE).bind(spec.name).execute(&mut *db).await?;
     sqlx::query(FENCE_OFF).bind(spec.name).execute(&mut *db).await?;
     sqlx::query(ACTIVATE).bind(spec.name).bind(generation.number).execute(&mut *db).await?;
+    let schema = generation.schema();
     for table in spec.tables {
         // Dropped and made anew, because a view cannot be replaced by one of other columns.
-        let schema = generation.schema();
-        let sql = format!(
-            "DROP VIEW IF EXISTS live.{table};
-             CREATE VIEW live.{table} AS SELECT * FROM {schema}.{table}"
-        );
+        let sql = format!("DROP VIEW IF EXISTS live.{table}");
         db.execute(sqlx::raw_sql(&sql)).await?;
+        let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+            .bind(format!("{schema}.{table}"))
+            .fetch_one(&mut *db)
+            .await?;
+        if exists {
+            let sql = format!("CREATE VIEW live.{table} AS SELECT * FROM {schema}.{table}");
+            db.execute(sqlx::raw_sql(&sql)).await?;
+        }
     }
     Ok(())
 }
@@ -217,6 +215,9 @@ pub async fn swap(
 ) -> Result<bool, ProjectorError> {
     let stands = checkpoint::lock(tx, old, None).await?;
     let reached = checkpoint::lock(tx, next, None).await?;
+    if live(tx, old.model).await?.is_none_or(|live| live.number != old.number) {
+        return Ok(false);
+    }
     let needed = stands.iter().map(|(_, position)| *position).max().unwrap_or(0);
     if reached.iter().any(|(_, position)| *position < needed) {
         return Ok(false);
@@ -229,6 +230,120 @@ pub async fn swap(
         .await?;
     activate(tx, next).await?;
     Ok(true)
+}
+
+const NEWEST_RETIRED: &str = "
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND state = 'retired' AND NOT rejected
+ORDER BY retired_at DESC LIMIT 1";
+
+/// The generation that was live before this one, unless it was taken back or dropped.
+///
+/// # Errors
+/// Database errors.
+pub async fn newest_retired(
+    db: &mut PgConnection,
+    model: ReadModel,
+) -> Result<Option<Generation>, ProjectorError> {
+    let row = sqlx::query(NEWEST_RETIRED).bind(model.spec().name).fetch_optional(db).await?;
+    row.map(|row| of_row(model, &row)).transpose()
+}
+
+const REJECT: &str = "
+UPDATE projector.generations SET rejected = true WHERE projector = $1 AND generation = $2";
+
+/// Marks a generation as taken back.
+///
+/// # Errors
+/// Database errors.
+pub async fn reject(db: &mut PgConnection, generation: &Generation) -> Result<(), ProjectorError> {
+    sqlx::query(REJECT)
+        .bind(generation.model.spec().name)
+        .bind(generation.number)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// What speaks against building a generation with this program's formulas unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// An operator took one back.
+    pub rejected: bool,
+    /// Builds that ended with their process, and are not finished.
+    pub unfinished: i64,
+}
+
+const HISTORY: &str = "
+SELECT coalesce(bool_or(rejected), false), count(*) FILTER (WHERE state = 'building')
+FROM projector.generations WHERE projector = $1 AND compute_version = $2";
+
+/// How earlier generations with this program's formulas have fared.
+///
+/// # Errors
+/// Database errors.
+pub async fn history(db: &mut PgConnection, model: ReadModel) -> Result<History, ProjectorError> {
+    let spec = model.spec();
+    let (rejected, unfinished) =
+        sqlx::query_as(HISTORY).bind(spec.name).bind(spec.compute_version).fetch_one(db).await?;
+    Ok(History { rejected, unfinished })
+}
+
+const UNFINISHED: &str = "
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND state = 'building'";
+
+const RETIRED_BEFORE: &str = "
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND state = 'retired' AND retired_at <= now() - make_interval(secs => $2)
+  AND (NOT rejected OR compute_version <= (
+      SELECT l.compute_version FROM projector.generations l
+      WHERE l.projector = $1 AND l.state = 'live'))";
+
+/// Drops generations whose builders died. Only for whoever knows that none is being built.
+///
+/// # Errors
+/// Database errors.
+pub async fn remove_unfinished(
+    db: &mut PgConnection,
+    model: ReadModel,
+) -> Result<(), ProjectorError> {
+    let rows = sqlx::query(UNFINISHED).bind(model.spec().name).fetch_all(&mut *db).await?;
+    for row in rows {
+        remove(db, &of_row(model, &row)?).await?;
+    }
+    Ok(())
+}
+
+/// Drops generations that were retired this many seconds ago or earlier; answers how many. One that
+/// was taken back is remembered until newer formulas are live.
+///
+/// # Errors
+/// Database errors.
+pub async fn prune(
+    db: &mut PgConnection,
+    model: ReadModel,
+    seconds: f64,
+) -> Result<u64, ProjectorError> {
+    let rows = sqlx::query(RETIRED_BEFORE)
+        .bind(model.spec().name)
+        .bind(seconds)
+        .fetch_all(&mut *db)
+        .await?;
+    let mut pruned = 0;
+    for row in rows {
+        pruned += u64::from(remove(db, &of_row(model, &row)?).await?);
+    }
+    Ok(pruned)
+}
+
+fn of_row(model: ReadModel, row: &PgRow) -> Result<Generation, ProjectorError> {
+    Ok(Generation {
+        model,
+        number: row.try_get(0)?,
+        shards: row.try_get(1)?,
+        compute_version: row.try_get(2)?,
+    })
 }
 
 /// Drops a generation that is not live, with its tables and its register entry.

@@ -13,11 +13,12 @@
 //!   again. Attempts are counted before they are made ([`checkpoint::claim`]), so that an event
 //!   which kills the process is found too. [`settle`] takes one person's rows from the log instead.
 //! - **Rebuild.** [`rebuild`]: a new [`generation`] is folded from the log alone, compared with the
-//!   live one and swapped in. Checking and repairing one person is the same fold.
+//!   live one ([`compare`]) and swapped in. Checking and repairing one person is the same fold.
 //! - **Waiting.** [`progress::wait_until`]: a reader waits for their own write.
 
 pub mod batch;
 pub mod checkpoint;
+pub mod compare;
 mod error;
 pub mod generation;
 mod heartbeat;

@@ -1,63 +1,23 @@
-//! Rows from the log alone: rebuilding a read model and checking it.
+//! A read model anew: folded from the log into a new generation, compared, swapped in, taken back.
 //!
-//! Both are one fold, [`ReadModel::fold`], that reads no state a command keeps. So a rebuild
-//! proves the live path, and a check of the rows checks that state as well.
+//! The fold, [`ReadModel::fold`], reads no state that a command keeps. So a rebuild proves the live
+//! path, and comparing the two checks that state as well.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use aggregates::UserId;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::checkpoint::{self, Generation};
+use super::compare::{self, Comparison, Kind, USERS};
 use super::error::DIED;
 use super::progress;
 use super::repair::put;
 use super::settle::settle;
 use super::source::{LogReader, SourceError, StateReader};
 use super::{ProjectorError, Worker, generation};
-use crate::read_models::reader::{Attempt, Pinned};
-use crate::read_models::{ReadModel, Row, Stopped};
-
-/// People listed at a time.
-const USERS: i64 = 200;
-
-/// What comparing two versions of all rows found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Comparison {
-    pub same: u64,
-    /// People whose events were still arriving; nothing can be said about them.
-    pub unsettled: u64,
-    /// People the live generation is parked for.
-    pub parked: u64,
-    pub differences: Vec<Difference>,
-}
-
-/// A person whose rows differ. Which rows and how is not said: they are personal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    pub user: UserId,
-    /// Rows of the live generation that the log does not give.
-    pub only_live: usize,
-    /// Rows that the log gives and the live generation lacks.
-    pub only_folded: usize,
-}
-
-impl Comparison {
-    fn compare(&mut self, user: UserId, live: &[Row], folded: &[Row]) {
-        if live == folded {
-            self.same += 1;
-            return;
-        }
-        let texts = |rows: &[Row]| rows.iter().map(|row| format!("{row:?}")).collect();
-        let (live, folded): (HashSet<String>, HashSet<String>) = (texts(live), texts(folded));
-        self.differences.push(Difference {
-            user,
-            only_live: live.difference(&folded).count(),
-            only_folded: folded.difference(&live).count(),
-        });
-    }
-}
+use crate::read_models::{ReadModel, Stopped};
 
 /// What a rebuild did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,67 +31,163 @@ pub struct Rebuilt {
 }
 
 /// Builds a new generation from the log while the old one serves, lets it catch up, compares the
-/// two, and swaps. The old generation stays, retired. `on_progress` hears of people done. Takes up
-/// to three connections of the pool at once.
+/// two, and swaps. The old generation stays, retired, until [`generation::prune`]. `on_progress`
+/// hears of people done. Takes up to four connections of the pool at once.
 ///
 /// # Errors
 /// [`ProjectorError::Worse`] if the log does not give rows for people whom the live generation
-/// shows; then, as with any other error, the live generation stays and the new one is removed.
+/// shows, [`ProjectorError::Building`] if somebody else builds one; then, as with any other error,
+/// the live generation stays and the new one is removed.
 pub async fn rebuild<S: LogReader + StateReader + Clone>(
     pool: &PgPool,
     source: &S,
     model: ReadModel,
     owner: Uuid,
+    on_progress: impl FnMut(u64) + Send,
+) -> Result<Rebuilt, ProjectorError> {
+    rebuild_expecting(pool, source, model, owner, None, on_progress).await
+}
+
+/// The same, but swaps only if rows differ in no other ways than `expected`, if any are said.
+///
+/// # Errors
+/// As [`rebuild`]; [`ProjectorError::Differs`] with the whole report where rows differ otherwise.
+pub async fn rebuild_expecting<S: LogReader + StateReader + Clone>(
+    pool: &PgPool,
+    source: &S,
+    model: ReadModel,
+    owner: Uuid,
+    expected: Option<&BTreeSet<Kind>>,
     mut on_progress: impl FnMut(u64) + Send,
 ) -> Result<Rebuilt, ProjectorError> {
+    let lock = BuildLock::take(pool, model).await?;
     let (old, next) = {
         let mut db = pool.acquire().await?;
         let old = generation::ensure_live(&mut db, model).await?;
         (old, generation::create(&mut db, model, old.shards).await?)
     };
     let mut worker = Worker::of_generation(pool.clone(), source.clone(), owner, next);
-    let built = build(pool, source, &old, &next, &mut worker, &mut on_progress).await;
+    let build = Build { pool, source, old, next, expected };
+    let built = build.run(&mut worker, &mut on_progress).await;
+    let mut db = pool.acquire().await?;
     if built.is_err() {
-        generation::remove(&mut *pool.acquire().await?, &next).await?;
+        generation::remove(&mut db, &next).await?;
+    } else {
+        // Whoever holds the lock knows that nobody works on these any more.
+        generation::remove_unfinished(&mut db, model).await?;
     }
+    drop(db);
+    lock.release().await;
     built
 }
 
-async fn build<S: LogReader + StateReader>(
+/// At most one generation of a projector is being built.
+struct BuildLock(PgConnection);
+
+const LOCK_BUILD: &str = "SELECT pg_try_advisory_lock(hashtext('tidemark build'), hashtext($1))";
+
+impl BuildLock {
+    async fn take(pool: &PgPool, model: ReadModel) -> Result<Self, ProjectorError> {
+        let projector = model.spec().name;
+        // Not of the pool any more: the lock must end with whoever holds it, also in a failure.
+        let mut db = pool.acquire().await?.detach();
+        match sqlx::query_scalar(LOCK_BUILD).bind(projector).fetch_one(&mut db).await? {
+            true => Ok(Self(db)),
+            false => Err(ProjectorError::Building { projector }),
+        }
+    }
+
+    /// The lock ends with the session, whatever fails here; unlocking is only faster.
+    async fn release(mut self) {
+        sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut self.0).await.ok();
+        self.0.close().await.ok();
+    }
+}
+
+struct Build<'a, S> {
+    pool: &'a PgPool,
+    source: &'a S,
+    old: Generation,
+    next: Generation,
+    expected: Option<&'a BTreeSet<Kind>>,
+}
+
+impl<S: LogReader + StateReader> Build<'_, S> {
+    async fn run(
+        &self,
+        worker: &mut Worker<S>,
+        on_progress: &mut (impl FnMut(u64) + Send),
+    ) -> Result<Rebuilt, ProjectorError> {
+        let Self { pool, source, old, next, expected } = self;
+        let name = next.model.spec().name;
+        let behind = || ProjectorError::Behind { projector: name, generation: next.number };
+        let head = source.head().await?;
+        let (people, rows) = fill(pool, *source, old, next, head, on_progress).await?;
+        checkpoint::jump(&mut *pool.acquire().await?, next, head).await?;
+        if !worker.catch_up(source.head().await?).await? {
+            return Err(behind());
+        }
+        let comparison = compare::generations(pool, *source, old, next).await?;
+        if expected.is_some_and(|expected| !comparison.kinds().is_subset(expected)) {
+            let report = Box::new(comparison);
+            return Err(ProjectorError::Differs { projector: name, report });
+        }
+
+        let mut tx = pool.begin().await?;
+        // From here the old generation stands still, so that the new one can overtake it.
+        let stands = checkpoint::lock(&mut tx, old, None).await?;
+        let needed = stands.iter().map(|(_, position)| *position).max().unwrap_or(0);
+        if !worker.catch_up(needed).await? {
+            return Err(behind());
+        }
+        worker.stop().await?;
+        let lost = newly_parked(&mut tx, old, next).await?;
+        if lost > 0 {
+            return Err(ProjectorError::Worse { projector: name, people: lost });
+        }
+        if !generation::swap(&mut tx, old, next).await? {
+            return Err(behind());
+        }
+        tx.commit().await?;
+        Ok(Rebuilt { retired: *old, live: *next, people, rows, comparison })
+    }
+}
+
+/// Takes the last swap back: the generation that was live before is live again. Answers it, and
+/// whether this program can carry it on. The one that is left will not be built again by itself.
+///
+/// Rows, watermarks and checkpoints go on from where that generation stopped; what has happened
+/// since is missing until somebody with its formulas has made it up, and answers say so.
+///
+/// # Errors
+/// [`ProjectorError::NoGeneration`] where nothing was retired; errors of database and source.
+pub async fn rollback<S: LogReader + StateReader + Clone>(
     pool: &PgPool,
     source: &S,
-    old: &Generation,
-    next: &Generation,
-    worker: &mut Worker<S>,
-    on_progress: &mut (impl FnMut(u64) + Send),
-) -> Result<Rebuilt, ProjectorError> {
-    let name = next.model.spec().name;
-    let behind = || ProjectorError::Behind { projector: name, generation: next.number };
-    let head = source.head().await?;
-    let (people, rows) = fill(pool, source, old, next, head, on_progress).await?;
-    checkpoint::jump(&mut *pool.acquire().await?, next, head).await?;
-    if !worker.catch_up(source.head().await?).await? {
-        return Err(behind());
+    model: ReadModel,
+    owner: Uuid,
+) -> Result<Generation, ProjectorError> {
+    let missing = || ProjectorError::NoGeneration { projector: model.spec().name };
+    let lock = BuildLock::take(pool, model).await?;
+    let (live, before) = {
+        let mut db = pool.acquire().await?;
+        let live = generation::live(&mut db, model).await?.ok_or_else(missing)?;
+        (live, generation::newest_retired(&mut db, model).await?.ok_or_else(missing)?)
+    };
+    if before.is_current() {
+        // The formulas are ours: nobody needs to see old rows.
+        let mut worker = Worker::of_generation(pool.clone(), source.clone(), owner, before);
+        worker.catch_up(source.head().await?).await?;
+        worker.stop().await?;
     }
-    let comparison = compare(pool, source, old, next).await?;
-
     let mut tx = pool.begin().await?;
-    // From here the old generation stands still, so that the new one can overtake it.
-    let stands = checkpoint::lock(&mut tx, old, None).await?;
-    let needed = stands.iter().map(|(_, position)| *position).max().unwrap_or(0);
-    if !worker.catch_up(needed).await? {
-        return Err(behind());
-    }
-    worker.stop().await?;
-    let lost = newly_parked(&mut tx, old, next).await?;
-    if lost > 0 {
-        return Err(ProjectorError::Worse { projector: name, people: lost });
-    }
-    if !generation::swap(&mut tx, old, next).await? {
-        return Err(behind());
-    }
+    checkpoint::lock(&mut tx, &live, None).await?;
+    checkpoint::lock(&mut tx, &before, None).await?;
+    generation::reject(&mut tx, &live).await?;
+    generation::activate(&mut tx, &before).await?;
     tx.commit().await?;
-    Ok(Rebuilt { retired: *old, live: *next, people, rows, comparison })
+    lock.release().await;
+    Ok(before)
 }
 
 async fn newly_parked(
@@ -200,90 +256,4 @@ async fn fill_one<L: LogReader>(
     }
     tx.commit().await?;
     Ok(rows)
-}
-
-/// Compares two generations, person by person.
-async fn compare<S: LogReader + StateReader>(
-    pool: &PgPool,
-    source: &S,
-    old: &Generation,
-    next: &Generation,
-) -> Result<Comparison, ProjectorError> {
-    let mut comparison = Comparison::default();
-    let mut after = None;
-    loop {
-        let users = source.users(after, USERS).await?;
-        let Some(last) = users.last() else { return Ok(comparison) };
-        after = Some(*last);
-        for user in users {
-            let mut sides = Vec::with_capacity(2);
-            for generation in [old, next] {
-                let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
-                generation::use_schema(&mut tx, generation).await?;
-                let progress = progress::of_user(&mut tx, generation, user).await?;
-                sides.push((generation.model.rows_of(&mut tx, user).await?, progress));
-            }
-            // Read last: what both cover now, both covered when their rows were read.
-            let heard = source.user_head(user).await?.heard(old.model.spec().hears);
-            match &sides[..] {
-                [(_, live), _] if live.parked => comparison.parked += 1,
-                [(live, at), (next, next_at)] if at.covers(heard) && next_at.covers(heard) => {
-                    comparison.compare(user, live, next);
-                }
-                _ => comparison.unsettled += 1,
-            }
-        }
-    }
-}
-
-/// Compares the live rows of everybody with a fold of the log.
-///
-/// # Errors
-/// Database errors and errors of the source; a person whose log cannot be read counts as parked.
-pub async fn verify<S: LogReader + StateReader>(
-    pool: &PgPool,
-    source: &S,
-    model: ReadModel,
-    mut on_progress: impl FnMut(u64) + Send,
-) -> Result<Comparison, ProjectorError> {
-    let mut comparison = Comparison::default();
-    let mut after = None;
-    let mut people = 0;
-    loop {
-        let users = source.users(after, USERS).await?;
-        let Some(last) = users.last() else { return Ok(comparison) };
-        after = Some(*last);
-        people += users.len() as u64;
-        for user in users {
-            verify_user(pool, source, model, user, &mut comparison).await?;
-        }
-        on_progress(people);
-    }
-}
-
-async fn verify_user<S: LogReader + StateReader>(
-    pool: &PgPool,
-    source: &S,
-    model: ReadModel,
-    user: UserId,
-    comparison: &mut Comparison,
-) -> Result<(), ProjectorError> {
-    let mut pinned = Pinned::open(pool, model, user, Attempt::First).await?;
-    let live = model.rows_of(&mut pinned.tx, user).await?;
-    let progress = pinned.progress;
-    pinned.tx.rollback().await?;
-    let heard = source.user_head(user).await?.heard(model.spec().hears);
-    if progress.parked {
-        comparison.parked += 1;
-    } else if !progress.covers(heard) {
-        comparison.unsettled += 1;
-    } else {
-        match model.fold(source, user, progress.position).await {
-            Ok(folded) if folded.stopped.is_some() => comparison.parked += 1,
-            Ok(folded) => comparison.compare(user, &live, &folded.rows),
-            Err(error) if error.is_transient() => return Err(error),
-            Err(_) => comparison.parked += 1,
-        }
-    }
-    Ok(())
 }

@@ -66,15 +66,14 @@ pub async fn put(
     user: UserId,
     folded: Folded,
 ) -> Result<(), ProjectorError> {
-    let Folded { rows, health_seq, position, skipped, .. } = folded;
-    if !skipped.is_empty() {
-        progress::skip(db, generation, user, &skipped).await?;
+    let Folded { health_seq, position, .. } = folded;
+    if !folded.skipped.is_empty() {
+        progress::skip(db, generation, user, &folded.skipped).await?;
     }
     if position == 0 {
         return Ok(());
     }
-    let change = Change { rows, health_seq, ..Change::wipe_only(user, Default::default()) };
-    generation.model.write(db, &[&change]).await?;
+    generation.model.write(db, &[&Change::whole(user, folded)]).await?;
     progress::raise(db, generation, &[Step { user, position, health_seq }]).await
 }
 

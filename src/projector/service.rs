@@ -7,12 +7,19 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::generation::History;
 use super::{ProjectorError, StoreSource, Worker, generation, rebuild, run};
 use crate::ids;
 use crate::read_models::ReadModel;
 
 /// Pause before another attempt to bring an outdated generation up to date.
 const PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a retired generation can be rolled back to, in seconds.
+pub const ROLLBACK_WINDOW: f64 = 7.0 * 24.0 * 3_600.0;
+
+/// So many builds have to end with their process before no more are begun unasked.
+const BUILDS: i64 = 3;
 
 /// Running projectors.
 pub struct Projectors {
@@ -44,9 +51,14 @@ impl Projectors {
     }
 }
 
-/// Replaces generations that other formulas made. Their rows are served as stale until then.
+/// Replaces generations that older formulas made, and drops those that nobody will want back.
+/// Rows of older formulas are served until then; a process that knows those may still carry them.
 async fn renew(pool: PgPool, source: StoreSource, owner: Uuid, cancel: CancellationToken) {
     for model in ReadModel::ALL {
+        if let Err(error) = tidy(&pool, model).await {
+            let projector = model.spec().name;
+            tracing::warn!(projector, class = %error.class(), "old generations were not dropped");
+        }
         loop {
             let renewed = tokio::select! {
                 () = cancel.cancelled() => return,
@@ -73,13 +85,80 @@ async fn renew_one(
     model: ReadModel,
     owner: Uuid,
 ) -> Result<(), ProjectorError> {
-    let live = generation::ensure_live(&mut *pool.acquire().await?, model).await?;
-    if live.is_current() {
-        return Ok(());
+    let mut db = pool.acquire().await?;
+    let live = generation::ensure_live(&mut db, model).await?;
+    let spec = model.spec();
+    let projector = spec.name;
+    let history = generation::history(&mut db, model).await?;
+    drop(db);
+    match verdict(live.compute_version, spec.compute_version, history) {
+        Verdict::Leave => return Ok(()),
+        Verdict::Rejected => {
+            tracing::warn!(
+                projector,
+                live = live.compute_version,
+                rejected = spec.compute_version,
+                "a generation of these formulas was rolled back: rows stay as they are until \
+                 `tidemark projectors rebuild` or a program with newer ones"
+            );
+            return Ok(());
+        }
+        Verdict::Deadly => {
+            tracing::error!(
+                projector,
+                builds = history.unfinished,
+                "building a generation has killed the process again and again: it is not tried \
+                 any more; find out why with `tidemark projectors rebuild`"
+            );
+            return Ok(());
+        }
+        Verdict::Build => {}
     }
-    let projector = model.spec().name;
     tracing::info!(projector, from = live.compute_version, "formulas have changed: rebuilding");
     let rebuilt = rebuild::rebuild(pool, source, model, owner, |_| {}).await?;
     tracing::info!(projector, people = rebuilt.people, rows = rebuilt.rows, "rebuilt");
     Ok(())
+}
+
+async fn tidy(pool: &PgPool, model: ReadModel) -> Result<(), ProjectorError> {
+    let dropped = generation::prune(&mut *pool.acquire().await?, model, ROLLBACK_WINDOW).await?;
+    if dropped > 0 {
+        tracing::info!(projector = model.spec().name, dropped, "old generations dropped");
+    }
+    Ok(())
+}
+
+/// What to do about a live generation, unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Leave,
+    Rejected,
+    Deadly,
+    Build,
+}
+
+fn verdict(live: i32, ours: i32, history: History) -> Verdict {
+    match history {
+        // Never back to older formulas: a program that knows newer ones made what is live.
+        _ if live >= ours => Verdict::Leave,
+        History { rejected: true, .. } => Verdict::Rejected,
+        History { unfinished, .. } if unfinished >= BUILDS => Verdict::Deadly,
+        _ => Verdict::Build,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_are_built_unasked_only_for_newer_formulas_that_are_not_known_to_be_bad() {
+        let fresh = History { rejected: false, unfinished: 0 };
+        assert_eq!(verdict(1, 2, fresh), Verdict::Build);
+        assert_eq!(verdict(2, 2, fresh), Verdict::Leave);
+        assert_eq!(verdict(3, 2, fresh), Verdict::Leave, "an older program changes nothing");
+        assert_eq!(verdict(1, 2, History { rejected: true, ..fresh }), Verdict::Rejected);
+        assert_eq!(verdict(1, 2, History { unfinished: 2, ..fresh }), Verdict::Build);
+        assert_eq!(verdict(1, 2, History { unfinished: 3, ..fresh }), Verdict::Deadly);
+    }
 }

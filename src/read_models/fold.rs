@@ -24,6 +24,8 @@ pub struct Folded {
     pub health_seq: i64,
     /// The last event that was heard; 0 where there is none.
     pub position: i64,
+    /// Whether the person does not allow such rows.
+    pub hidden: bool,
     /// Events that an operator had this projector leave out.
     pub skipped: BTreeSet<i64>,
     /// The first event that cannot be folded: the rows are those before it.
@@ -62,6 +64,13 @@ impl Folding {
         match self {
             Self::HealthRollup(days) => days.rows().into_iter().map(Row::Day).collect(),
             Self::Entities(entities) => entities.rows().into_iter().map(Row::Entity).collect(),
+        }
+    }
+
+    fn hidden(&self) -> bool {
+        match self {
+            Self::HealthRollup(days) => days.hidden(),
+            Self::Entities(_) => false,
         }
     }
 
@@ -159,8 +168,9 @@ impl ReadModel {
             after = page.through;
         }
         let rows = catch_unwind(AssertUnwindSafe(|| folding.rows())).map_err(|_| panicked())?;
-        let (health_seq, skipped) = (folding.health_seq(), skipped.clone());
-        Ok(Pass::Done(Folded { rows, health_seq, position, skipped, stopped }))
+        let (health_seq, hidden) = (folding.health_seq(), folding.hidden());
+        let skipped = skipped.clone();
+        Ok(Pass::Done(Folded { rows, health_seq, position, hidden, skipped, stopped }))
     }
 
     /// The position that an event has this projector leave out.

@@ -31,9 +31,19 @@ CREATE TABLE health_rollup_days (
     compute_version integer     NOT NULL,
     computed_at     timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (user_id, metric, day)
-)";
+);
+-- People who do not allow aggregation.
+CREATE TABLE health_rollup_hidden (user_id uuid PRIMARY KEY)";
 
 const WIPE: &str = "DELETE FROM health_rollup_days WHERE user_id = ANY($1)";
+
+const HIDE: &str = "
+INSERT INTO health_rollup_hidden (user_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING";
+
+/// Whether an erasure leaves no rows. Nobody knows what a person without an identity allows.
+pub fn is_wiped(wiped: &BTreeSet<Purpose>) -> bool {
+    wiped.contains(&Purpose::Health) || wiped.contains(&Purpose::Identity)
+}
 
 // Multiplying by a constant of six places is exact, dividing would not be.
 const UPSERT: &str = "
@@ -47,6 +57,7 @@ FROM unnest($1::uuid[], $2::text[], $3::date[], $4::int8[], $5::text[], $6::int8
             $8::text[], $9::int2[])
      AS r(user_id, metric, day, count_val, sum_micro, min_micro, max_micro, sum_sq_micro,
           tz_offset_min)
+WHERE NOT EXISTS (SELECT FROM health_rollup_hidden h WHERE h.user_id = r.user_id)
 ORDER BY user_id, metric, day
 ON CONFLICT (user_id, metric, day) DO UPDATE
 SET count_val = excluded.count_val, sum_val = excluded.sum_val, min_val = excluded.min_val,
@@ -61,11 +72,16 @@ SET count_val = excluded.count_val, sum_val = excluded.sum_val, min_val = exclud
 pub async fn write(db: &mut PgConnection, changes: &[&Change]) -> Result<(), ProjectorError> {
     let wiped: Vec<Uuid> = changes
         .iter()
-        .filter(|change| change.wiped.contains(&Purpose::Health))
+        .filter(|change| is_wiped(&change.wiped))
         .map(|change| change.user.0)
         .collect();
     if !wiped.is_empty() {
         sqlx::query(WIPE).bind(&wiped).execute(&mut *db).await?;
+    }
+    let hidden: Vec<Uuid> =
+        changes.iter().filter(|change| change.hidden).map(|change| change.user.0).collect();
+    if !hidden.is_empty() {
+        sqlx::query(HIDE).bind(&hidden).execute(&mut *db).await?;
     }
     let rows: Vec<(Uuid, &DayRow)> = changes
         .iter()

@@ -33,11 +33,46 @@ pub enum Row {
 }
 
 impl Row {
-    /// The key that seals its input.
-    pub fn purpose(&self) -> Option<Purpose> {
+    /// Which of a person's rows it is.
+    pub fn key(&self) -> String {
         match self {
-            Self::Day(_) => Some(Purpose::Health),
-            Self::Entity(row) => row.purpose,
+            Self::Day(row) => format!("{} {}", row.key.metric.code(), row.key.day),
+            Self::Entity(row) => format!("{} {}", row.entity_type, row.id),
+        }
+    }
+
+    /// The columns in which two versions of a row differ.
+    pub fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let columns = match (self, other) {
+            (Self::Day(a), Self::Day(b)) => vec![
+                ("count_val", a.count == b.count),
+                ("sum_val", a.sum_micro == b.sum_micro),
+                ("min_val", a.min == b.min),
+                ("max_val", a.max == b.max),
+                ("sum_sq", a.sum_sq_micro == b.sum_sq_micro),
+                ("tz_offset_min", a.offset_min == b.offset_min),
+            ],
+            (Self::Entity(a), Self::Entity(b)) => vec![
+                ("version", a.version == b.version),
+                ("position", a.position == b.position),
+                ("deleted", a.deleted == b.deleted),
+                ("purpose", a.purpose == b.purpose),
+                ("status", a.status == b.status),
+                ("session_id", a.session_id == b.session_id),
+                ("product_id", a.product_id == b.product_id),
+                ("at_ms", a.at_ms == b.at_ms),
+                ("data", a.data == b.data),
+            ],
+            _ => Vec::new(),
+        };
+        columns.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
+
+    /// Whether it may still be there when these purposes were erased.
+    pub fn survives(&self, wiped: &BTreeSet<Purpose>) -> bool {
+        match self {
+            Self::Day(_) => !health_rollup::is_wiped(wiped),
+            Self::Entity(row) => row.purpose.is_none_or(|purpose| !wiped.contains(&purpose)),
         }
     }
 }
@@ -50,6 +85,8 @@ pub struct Change {
     pub wiped: BTreeSet<Purpose>,
     /// Rows to write.
     pub rows: Vec<Row>,
+    /// The person does not allow such rows: none are written until all are made anew.
+    pub hidden: bool,
     /// The person's health watermark, where the events say it; else 0.
     pub health_seq: i64,
 }
@@ -57,7 +94,13 @@ pub struct Change {
 impl Change {
     /// Nothing but an erasure.
     pub fn wipe_only(user: UserId, wiped: BTreeSet<Purpose>) -> Self {
-        Self { user, wiped, rows: Vec::new(), health_seq: 0 }
+        Self { user, wiped, rows: Vec::new(), hidden: false, health_seq: 0 }
+    }
+
+    /// All of a person's rows, as a fold of the log gives them.
+    pub fn whole(user: UserId, folded: Folded) -> Self {
+        let Folded { rows, hidden, health_seq, .. } = folded;
+        Self { user, wiped: BTreeSet::new(), rows, hidden, health_seq }
     }
 }
 
@@ -92,10 +135,19 @@ impl ReadModel {
             return true;
         }
         match self {
-            Self::HealthRollup => [aggregates::health_batch::TYPE, aggregates::subject::TYPE]
-                .contains(&aggregate_type),
+            Self::HealthRollup => {
+                use aggregates::{health_batch, subject, user};
+                [health_batch::TYPE, subject::TYPE, user::TYPE].contains(&aggregate_type)
+            }
             Self::Entities => projections::entities::hears(aggregate_type),
         }
+    }
+
+    /// Whether an event changes rows that current state does not lead to: then all of the person's
+    /// rows are made anew from the log.
+    pub fn turns(self, event: &Recorded) -> bool {
+        let rules = self == Self::HealthRollup && rollup::hidden_after(event).is_some();
+        rules || self.skip(event).is_some()
     }
 
     /// The purposes that a run of events erases.

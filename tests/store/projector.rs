@@ -1,5 +1,7 @@
 //! The machinery of projectors: one winner, no half pages, people apart, swaps without a seam.
 
+#[path = "projector/generations.rs"]
+mod generations;
 #[path = "projector/poison.rs"]
 mod poison;
 #[path = "projector/world.rs"]
@@ -15,7 +17,8 @@ use projections::freshness::{DataQuality, State, Status};
 use projections::registry::HEALTH_ROLLUP;
 use sqlx::PgPool;
 use tidemark::projector::batch::{self, Advance};
-use tidemark::projector::rebuild::{rebuild, verify};
+use tidemark::projector::compare::verify;
+use tidemark::projector::rebuild::rebuild;
 use tidemark::projector::repair::{refold, retry};
 use tidemark::projector::run::run;
 use tidemark::projector::{

@@ -19,7 +19,7 @@ mod tests;
 pub use command::UserCommand;
 pub use error::UserError;
 pub use event::{
-    UserErasureRequested, UserEvent, UserHealthPrivacyChanged, UserPreferencesUpdated,
+    TYPE, UserErasureRequested, UserEvent, UserHealthPrivacyChanged, UserPreferencesUpdated,
     UserProfileUpdated, UserRegistered,
 };
 pub use preferences::{HealthPrivacy, ONBOARDING_SCHEMA_VERSION};

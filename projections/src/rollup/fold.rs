@@ -6,7 +6,7 @@ use aggregates::health_batch::HealthBatchEvent;
 use aggregates::segment::Key;
 use aggregates::{AnyEvent, Recorded};
 
-use super::{DayKey, DayRow, Reading, Scope, compute};
+use super::{DayKey, DayRow, Reading, Scope, compute, hidden_after};
 
 /// All rollup rows of one person, as of the last event taken in.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,7 @@ pub struct Fold {
     /// Every day that ever held a sample.
     days: BTreeSet<DayKey>,
     health_seq: i64,
+    hidden: bool,
 }
 
 impl Fold {
@@ -22,6 +23,7 @@ impl Fold {
     pub fn apply(&mut self, event: &Recorded) {
         let mut scope = Scope::default();
         scope.hear(event);
+        self.hidden = hidden_after(event).unwrap_or(self.hidden);
         if scope.wiped {
             self.readings.clear();
             self.days.clear();
@@ -43,8 +45,16 @@ impl Fold {
         self.health_seq
     }
 
+    /// Whether the person does not allow aggregation.
+    pub fn hidden(&self) -> bool {
+        self.hidden
+    }
+
     /// The rows, by metric and day.
     pub fn rows(&self) -> Vec<DayRow> {
+        if self.hidden {
+            return Vec::new();
+        }
         let mut by_day: BTreeMap<DayKey, Vec<Reading>> =
             self.days.iter().map(|key| (*key, Vec::new())).collect();
         for (key, reading) in self.readings.values() {

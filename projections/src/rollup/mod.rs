@@ -8,6 +8,9 @@
 //! A day that ever held a sample keeps its row: once emptied it says `NO_DATA`, because a phone
 //! that shows the old value has to be told.
 //!
+//! Who does not allow aggregation has no rows; who allows it again gets all of them back. Without
+//! the identity key nobody can tell what a person allows, so its destruction hides them for good.
+//!
 //! [`Fold`] is the definition. [`scope`] and [`refresh`] are the live way: which days a page of
 //! events touches, and those days from current samples.
 
@@ -20,4 +23,4 @@ mod tests;
 
 pub use day::{DayKey, DayRow, Reading, compute, range_ms};
 pub use fold::{Fold, refresh};
-pub use scope::{Scope, scope};
+pub use scope::{Scope, hidden_after, scope};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use aggregates::health_batch::{Applied, HealthBatchEvent};
 use aggregates::subject::SubjectEvent;
+use aggregates::user::UserEvent;
 use aggregates::{AnyEvent, Purpose, Recorded};
 
 use super::DayKey;
@@ -35,6 +36,20 @@ impl Scope {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether a person's rows are hidden after an event; none if it says nothing about that.
+pub fn hidden_after(event: &Recorded) -> Option<bool> {
+    match event.event()? {
+        AnyEvent::User(user) => match &**user {
+            UserEvent::HealthPrivacyChanged(rules) => Some(!rules.health.allow_aggregation),
+            _ => None,
+        },
+        AnyEvent::Subject(SubjectEvent::KeyDestroyed(destroyed)) => {
+            (destroyed.purpose == Purpose::Identity).then_some(true)
+        }
+        _ => None,
     }
 }
 

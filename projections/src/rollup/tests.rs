@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 
+use aggregates::entity::Edit;
 use aggregates::health_batch::{Applied, Correction, Facts, HealthBatchEvent};
 use aggregates::metric::{Metric, Micro};
 use aggregates::segment::{Key, OffsetSource, Revision, Sample};
 use aggregates::subject::{KeyDestroyed, SubjectEvent};
+use aggregates::user::{HealthPrivacy, UserEvent, UserHealthPrivacyChanged};
 use aggregates::{AnyEvent, Content, Metadata, Purpose, Recorded, StreamId, UserId};
 use chrono::NaiveDate;
 use proptest::prelude::*;
@@ -28,7 +30,10 @@ enum Item {
 #[derive(Clone, Debug)]
 enum Act {
     Upload(Vec<Item>),
-    Erase,
+    /// Allows aggregation or not.
+    Allow(bool),
+    /// Destroys the health key or the identity key.
+    Erase(Purpose),
 }
 
 /// The state an upload is decided against, and the log it leaves.
@@ -37,6 +42,7 @@ struct World {
     samples: BTreeMap<Key, Sample>,
     log: Vec<Recorded>,
     health_seq: i64,
+    anonymous: bool,
 }
 
 /// The identity of a slot: its metric and start are fixed, as in the real world.
@@ -100,11 +106,23 @@ impl World {
     fn act(&mut self, act: &Act) {
         match act {
             Act::Upload(items) => self.upload(items),
-            Act::Erase => {
-                self.samples.clear();
+            &Act::Allow(allow_aggregation) => {
+                let health = HealthPrivacy { allow_aggregation, ..HealthPrivacy::default() };
+                let edit = Edit { at_ms: 0, edited_at_ms: 0, origin: None };
+                let rules = UserHealthPrivacyChanged { health, edit };
+                // Without the key nothing can be sealed any more.
+                if !self.anonymous {
+                    self.append("user", UserEvent::HealthPrivacyChanged(rules));
+                }
+            }
+            Act::Erase(purpose) => {
+                if *purpose == Purpose::Health {
+                    self.samples.clear();
+                }
+                self.anonymous |= *purpose == Purpose::Identity;
                 let destroyed = KeyDestroyed {
                     key_id: Uuid::nil(),
-                    purpose: Purpose::Health,
+                    purpose: *purpose,
                     reason: "user_request".to_owned(),
                 };
                 self.append("subject", SubjectEvent::KeyDestroyed(destroyed));
@@ -166,11 +184,18 @@ impl World {
 
     /// The log as it reads after an erasure: what the destroyed key sealed is gone.
     fn shredded(&self) -> Vec<Recorded> {
-        let destroyed = self.log.iter().rposition(|event| event.stream.aggregate_type == "subject");
         let mut log = self.log.clone();
-        for event in &mut log[..destroyed.unwrap_or(0)] {
-            if event.stream.aggregate_type == "health_batch" {
-                event.content = Content::Shredded;
+        for (aggregate, purpose) in [("health_batch", Purpose::Health), ("user", Purpose::Identity)]
+        {
+            let destroys = |event: &Recorded| match event.event() {
+                Some(AnyEvent::Subject(SubjectEvent::KeyDestroyed(key))) => key.purpose == purpose,
+                _ => false,
+            };
+            let destroyed = self.log.iter().rposition(destroys).unwrap_or(0);
+            for event in &mut log[..destroyed] {
+                if event.stream.aggregate_type == aggregate {
+                    event.content = Content::Shredded;
+                }
             }
         }
         log
@@ -183,22 +208,33 @@ fn fold(log: &[Recorded]) -> Fold {
     fold
 }
 
-/// The live way: pages of the log, each against the state as it was right after the page.
+/// The live way: pages of the log, each against the state as it was right after the page. Where
+/// the rules change, the rows are folded from the log; where they hide, none are written.
 fn live(acts: &[Act], page: usize) -> (BTreeMap<DayKey, DayRow>, i64) {
     let mut rows = BTreeMap::new();
+    let mut hidden = false;
     let mut health_seq = 0;
     let mut world = World::default();
     for acts in acts.chunks(page) {
         let from = world.log.len();
         acts.iter().for_each(|act| world.act(act));
         let scope = scope(&world.log[from..]);
+        health_seq = health_seq.max(scope.health_seq);
+        if world.log[from..].iter().any(|event| hidden_after(event).is_some()) {
+            let whole = fold(&world.log);
+            hidden = whole.hidden();
+            rows = whole.rows().into_iter().map(|row| (row.key, row)).collect();
+            continue;
+        }
         if scope.wiped {
             rows.clear();
+        }
+        if hidden {
+            continue;
         }
         for row in refresh(&scope.days, world.samples.values()) {
             rows.insert(row.key, row);
         }
-        health_seq = health_seq.max(scope.health_seq);
     }
     (rows, health_seq)
 }
@@ -211,7 +247,18 @@ fn items(slots: usize) -> impl Strategy<Value = Vec<Item>> {
 }
 
 fn histories() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![12 => items(16).prop_map(Act::Upload), 1 => Just(Act::Erase)];
+    let act = prop_oneof![
+        12 => items(16).prop_map(Act::Upload),
+        2 => any::<bool>().prop_map(Act::Allow),
+        1 => prop::sample::select(vec![Purpose::Health, Purpose::Identity]).prop_map(Act::Erase),
+    ];
+    prop::collection::vec(act, 0..12)
+}
+
+fn uploads_and_erasures() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        12 => items(16).prop_map(Act::Upload), 1 => Just(Act::Erase(Purpose::Health))
+    ];
     prop::collection::vec(act, 0..12)
 }
 
@@ -238,7 +285,9 @@ proptest! {
     }
 
     #[test]
-    fn projections_03_redelivered_pages_change_nothing(acts in histories(), again in 0usize..12) {
+    fn projections_03_redelivered_pages_change_nothing(
+        acts in uploads_and_erasures(), again in 0usize..12,
+    ) {
         let world = World::of(&acts);
         let whole = fold(&world.log).rows();
         let mut rows: BTreeMap<DayKey, DayRow> =
@@ -249,6 +298,20 @@ proptest! {
             rows.insert(row.key, row);
         }
         prop_assert_eq!(rows.into_values().collect::<Vec<_>>(), whole);
+    }
+
+    /// Who does not allow aggregation has no rows, and gets all of them back.
+    #[test]
+    fn rules_hide_everything_and_nothing_for_good(acts in uploads(), more in uploads()) {
+        let mut world = World::of(&acts);
+        world.act(&Act::Allow(false));
+        more.iter().for_each(|act| world.act(act));
+        prop_assert_eq!(fold(&world.log).rows(), vec![]);
+        world.act(&Act::Allow(true));
+        let whole = World::of(&[acts, more].concat());
+        prop_assert_eq!(fold(&world.log).rows(), fold(&whole.log).rows());
+        world.act(&Act::Erase(Purpose::Identity));
+        prop_assert_eq!(fold(&world.log).rows(), vec![]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use aggregates::metric::{Metric, Micro};
 use aggregates::projection::{EventSkipped, ProjectionEvent};
 use aggregates::segment::{Key, OffsetSource, Revision, Sample};
 use aggregates::subject::{KeyDestroyed, SubjectEvent};
+use aggregates::user::{HealthPrivacy, UserEvent, UserHealthPrivacyChanged};
 use aggregates::{AnyEvent, Content, Metadata, Purpose, Recorded, StreamId, UserId};
 use projections::entities::Entity;
 use projections::freshness::UserHead;
@@ -95,6 +96,16 @@ impl World {
             Some(poison) => self.inner().poison.insert(user, poison),
             None => self.inner().poison.remove(&user),
         };
+    }
+
+    /// A person allows aggregation or not.
+    pub fn allow(&self, user: UserId, allow_aggregation: bool) {
+        let health = HealthPrivacy { allow_aggregation, ..HealthPrivacy::default() };
+        let rules = UserHealthPrivacyChanged { health, edit: edit(START_MS) };
+        let mut inner = self.inner();
+        let stream = StreamId::new("user", user);
+        let position = inner.append(user, stream, UserEvent::HealthPrivacyChanged(rules));
+        inner.heads.entry(user).or_default().pos_other = position;
     }
 
     /// An operator has a projector leave out an event of a person.
