@@ -2,6 +2,8 @@
 
 #[path = "projector/generations.rs"]
 mod generations;
+#[path = "projector/pages.rs"]
+mod pages;
 #[path = "projector/poison.rs"]
 mod poison;
 #[path = "projector/world.rs"]
