@@ -77,7 +77,7 @@ impl World {
 
     async fn kill(&self) {
         self.1.notify_one();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Comes back unless a page holds what kills.
