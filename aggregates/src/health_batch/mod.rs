@@ -34,6 +34,8 @@ mod context;
 mod decide;
 mod event;
 mod fold;
+mod instant;
+mod item;
 mod outcome;
 mod render;
 mod validate;
@@ -48,7 +50,7 @@ pub use event::{
 };
 pub use fold::Samples;
 pub use outcome::{DeletionOutcome, Failure, SampleOutcome, Stage};
-pub use render::{Accepted, Answer, Data, Deleted, Deletions, Metrics, Refused, render};
+pub use render::{Accepted, Answer, Data, Deleted, Deletions, Metrics, Moment, Refused, render};
 pub use wire::{
     Batch, BatchError, CONFIG_VERSION, DeletionItem, MAX_ITEMS, SampleContent, SampleItem,
 };

@@ -30,7 +30,7 @@ pub(super) fn validate(item: &SampleItem, context: &Context) -> Result<Sample, S
         (None, None) => return Err(SampleOutcome::BadShape),
     };
     let content = item.content.as_ref().map_err(|fault| *fault)?;
-    if content.value_kind != metric.kind().as_str() {
+    if &*content.value_kind != metric.kind().as_str() {
         return Err(SampleOutcome::KindMismatch);
     }
     times(item.key.start_ms, content.end_ms, context.now_ms)?;
