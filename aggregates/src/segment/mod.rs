@@ -14,6 +14,7 @@ mod codec;
 mod ids;
 mod plan;
 mod sample;
+mod starts;
 
 pub use bytes::Malformed;
 pub(crate) use bytes::{Reader, put_runs, put_signed, put_unsigned};

@@ -161,9 +161,11 @@ proptest! {
         ids in prop::collection::vec(any::<u8>(), 0..80),
     ) {
         let _ = unpack(&cols, &ids);
-        let mut tagged = vec![FORMAT];
-        tagged.extend(cols);
-        let _ = unpack(&tagged, &ids);
+        for format in [1, 2] {
+            let mut tagged = vec![format];
+            tagged.extend(&cols);
+            let _ = unpack(&tagged, &ids);
+        }
     }
 
     #[test]
