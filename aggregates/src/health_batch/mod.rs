@@ -12,8 +12,9 @@
 //!    event; different is refused as retryable.
 //! 3. Load the segments that cover [`Batch::ranges`] (for each range the last one that begins at or
 //!    before it, and those that begin inside it) and, for [`Batch::lossless_records`], those whose
-//!    folds name one of the ids; [`crate::segment::LoadedSegment::unpack`] them; sort by `lo_ms`. Load the
-//!    tombstones of [`Batch::records`]. Give all of it to a [`Context`].
+//!    folds name one of the ids; [`crate::segment::LoadedSegment::unpack`] them; of those that are sealed and end before their
+//!    range begins the bounds do ([`crate::segment::LoadedSegment::closed`]); sort by `lo_ms`. Load
+//!    the tombstones of [`Batch::records`]. Give all of it to a [`Context`].
 //! 4. [`HealthBatch::decide`] gives exactly one [`HealthBatchEvent::Applied`], or a refusal of the
 //!    whole batch.
 //! 5. [`crate::segment::plan`] with the context's segments and [`Applied::rows`] gives the segments

@@ -1,6 +1,7 @@
-//! The packed form of samples: one column after the other, all integers zigzag LEB128.
+//! The packed form of samples: one column after the other, integers as zigzag LEB128.
 //!
-//! A column of facts that rarely change holds runs; times are differences; a value is an integer
+//! A column of facts that rarely change holds runs; times are differences, of many samples in blocks
+//! of bits; a value is an integer
 //! at the smallest decimal scale of its metric here, as the difference to the metric's previous
 //! one. Texts that repeat are numbered. Equal samples in equal order give equal bytes.
 

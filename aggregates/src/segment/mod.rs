@@ -9,6 +9,7 @@
 //! - [`pack`] and [`unpack`]: the columnar codec.
 //! - [`plan`]: which segments an upload changes, from the segments loaded and the new rows.
 
+mod bits;
 mod bytes;
 mod codec;
 mod ids;
