@@ -101,6 +101,17 @@ proptest! {
     }
 
     #[test]
+    fn whole_numbers_take_the_short_way_to_the_same_value(
+        (metric, unit, _) in numeric(),
+        value in prop_oneof![0i64..500, any::<i64>()],
+    ) {
+        if let Some(short) = normalise_whole(metric, value, unit.name) {
+            prop_assert_eq!(short, normalise(metric, Decimal::from(value), unit.name));
+            prop_assert_eq!(metric.definition().unit, Some(unit.name));
+        }
+    }
+
+    #[test]
     fn micro_survives_json(micros in -999_999_999_999_999i64..=999_999_999_999_999) {
         let value = Micro(micros);
         prop_assert_eq!(Micro::from_json(&value.to_json()), Some(value));

@@ -269,7 +269,7 @@ fn failures_are_listed_privacy_first_then_validation_then_persistence() {
     let applied = person.submit(&request);
     let answer = answer(&applied, &request);
     let records: Vec<&str> =
-        answer.data.failed.iter().map(|item| item.source_record_id.as_str()).collect();
+        answer.data.failed.iter().map(|item| &*item.source_record_id).collect();
     assert_eq!(records, ["s", "low", "gone"]);
     assert!(answer.data.deletions.is_none() && answer.data.metrics.deleted_count.is_none());
 }
