@@ -133,9 +133,9 @@ proptest! {
     fn bodies_of_any_shape_are_read_or_refused_with_a_reason(body in value(), name in "[a-z]{3}") {
         let _ = Batch::parse(body.to_string().as_bytes());
         for body in [
-            json!({"requestId": body.clone(), "samples": []}),
-            json!({"samples": body.clone(), "deleted": [{}]}),
-            json!({"samples": [body.clone()]}),
+            json!({"requestId": body, "samples": []}),
+            json!({"samples": body, "deleted": [{}]}),
+            json!({"samples": [body]}),
             json!({name: body, "samples": [{}]}),
         ] {
             prop_assert!(Batch::parse(body.to_string().as_bytes()).is_err());
