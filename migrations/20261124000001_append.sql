@@ -81,26 +81,28 @@ BEGIN
 
     -- 1. Samples: large, and nobody else's business under the lane of their person. Should the
     --    member lose, only a rollback takes them back.
-    IF p_samples.segments <> '{}' THEN
-        UPDATE health_segments h
-           SET lo_ms = w.lo_ms, hi_ms = w.hi_ms, n = w.n, segment_id = w.segment_id,
-               version = w.version, format = w.format, folds = coalesce(w.folds, h.folds),
-               cols_sealed = coalesce(w.cols_sealed, h.cols_sealed),
-               ids_sealed = coalesce(w.ids_sealed, h.ids_sealed),
-               ids_version = CASE WHEN w.ids_sealed IS NULL THEN h.ids_version ELSE w.version END
-          FROM unnest(p_samples.segments) w
-         WHERE w.old_lo_ms IS NOT NULL
-           AND h.user_id = p_samples.user_id AND h.lane = w.lane AND h.lo_ms = w.old_lo_ms;
-        INSERT INTO health_segments (user_id, lane, lo_ms, hi_ms, n, segment_id, version,
-                                     ids_version, format, folds, cols_sealed, ids_sealed)
-        SELECT p_samples.user_id, lane, lo_ms, hi_ms, n, segment_id, version, version, format,
-               folds, cols_sealed, ids_sealed
-          FROM unnest(p_samples.segments) WHERE old_lo_ms IS NULL;
-    END IF;
-    IF p_samples.tombstones <> '{}' THEN
-        INSERT INTO health_tombstones (user_id, hmac)
-        SELECT p_samples.user_id, hmac FROM unnest(p_samples.tombstones) AS hmac ORDER BY hmac
-        ON CONFLICT DO NOTHING;
+    IF p_samples.user_id IS NOT NULL THEN
+        IF cardinality(p_samples.segments) > 0 THEN
+            UPDATE health_segments h
+               SET lo_ms = w.lo_ms, hi_ms = w.hi_ms, n = w.n, segment_id = w.segment_id,
+                   version = w.version, format = w.format, folds = coalesce(w.folds, h.folds),
+                   cols_sealed = coalesce(w.cols_sealed, h.cols_sealed),
+                   ids_sealed = coalesce(w.ids_sealed, h.ids_sealed),
+                   ids_version = CASE WHEN w.ids_sealed IS NULL THEN h.ids_version ELSE w.version END
+              FROM unnest(p_samples.segments) w
+             WHERE w.old_lo_ms IS NOT NULL
+               AND h.user_id = p_samples.user_id AND h.lane = w.lane AND h.lo_ms = w.old_lo_ms;
+            INSERT INTO health_segments (user_id, lane, lo_ms, hi_ms, n, segment_id, version,
+                                         ids_version, format, folds, cols_sealed, ids_sealed)
+            SELECT p_samples.user_id, lane, lo_ms, hi_ms, n, segment_id, version, version, format,
+                   folds, cols_sealed, ids_sealed
+              FROM unnest(p_samples.segments) WHERE old_lo_ms IS NULL;
+        END IF;
+        IF cardinality(p_samples.tombstones) > 0 THEN
+            INSERT INTO health_tombstones (user_id, hmac)
+            SELECT p_samples.user_id, hmac FROM unnest(p_samples.tombstones) AS hmac ORDER BY hmac
+            ON CONFLICT DO NOTHING;
+        END IF;
     END IF;
 
     -- 2. The head.
@@ -130,7 +132,7 @@ BEGIN
             outcomes[v_losers[i]] := v_reasons[i];
         END LOOP;
     END IF;
-    IF p_reservations <> '{}' THEN
+    IF cardinality(p_reservations) > 0 THEN
         FOR v_loser IN
             SELECT v.member FROM unnest(p_reservations) v
               LEFT JOIN reservations t ON t.scope = v.scope AND t.hmac = v.hmac
@@ -148,15 +150,19 @@ BEGIN
         THEN
             outcomes[1] := 1;
         END IF;
-        IF outcomes[1] <> 0 AND (p_samples.segments <> '{}' OR p_samples.tombstones <> '{}') THEN
+        IF outcomes[1] <> 0
+           AND cardinality(p_samples.segments) + cardinality(p_samples.tombstones) > 0
+        THEN
             RAISE EXCEPTION 'append lost: outcome %', outcomes[1] USING ERRCODE = 'TM001',
                 DETAIL = outcomes[1]::text;
         END IF;
     END IF;
-    FOR i IN 1 .. cardinality(p_events_of) LOOP
-        v_gone[i] := v_total;
-        IF outcomes[i] <> 0 THEN v_total := v_total + p_events_of[i]; END IF;
-    END LOOP;
+    IF 0 <> ANY (outcomes) THEN
+        FOR i IN 1 .. cardinality(p_events_of) LOOP
+            v_gone[i] := v_total;
+            IF outcomes[i] <> 0 THEN v_total := v_total + p_events_of[i]; END IF;
+        END LOOP;
+    END IF;
     v_total := cardinality(p_events) - v_total;
 
     -- 4. Write what the winners bring: each table once, all in one statement, because every
@@ -204,7 +210,7 @@ BEGIN
                health_seq = t.health_seq + p_samples.changed::int
          WHERE t.user_id = p_samples.user_id;
     END IF;
-    IF p_reservations <> '{}' THEN
+    IF cardinality(p_reservations) > 0 THEN
         INSERT INTO reservations (scope, hmac, key_id, user_id, aggregate_type, aggregate_id)
         SELECT v.scope, v.hmac, v.key_id, v.user_id, v.aggregate_type, v.aggregate_id
           FROM unnest(p_reservations) v WHERE v.action = 1 AND outcomes[v.member] = 0;
@@ -215,7 +221,7 @@ BEGIN
           FROM unnest(p_reservations) v
          WHERE v.action = 3 AND outcomes[v.member] = 0 AND t.scope = v.scope AND t.hmac = v.hmac;
     END IF;
-    IF p_key_changes <> '{}' THEN
+    IF cardinality(p_key_changes) > 0 THEN
         INSERT INTO subjects (user_id, purpose, key_id, commitment, status)
         SELECT c.user_id, c.purpose, c.key_id, c.commitment, c.status
           FROM unnest(p_key_changes) c WHERE c.status = 1 AND outcomes[c.member] = 0;
