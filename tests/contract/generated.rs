@@ -1,6 +1,7 @@
 //! What is derived from code is up to date, and what is released has not changed.
 
 use std::fs;
+use std::path::Path;
 
 use tidemark::cli::dev::{File, Mode, derived, generate};
 
@@ -13,7 +14,7 @@ fn generated_files_are_up_to_date_and_the_lock_holds() {
 
 #[test]
 fn everything_released_is_locked() {
-    let lock = std::fs::read_to_string(released::root().join("event-schemas/LOCK")).unwrap();
+    let lock = fs::read_to_string(released::root().join("event-schemas/LOCK")).unwrap();
     let locked: Vec<&str> = lock.lines().map(|line| line.split_once("  ").unwrap().1).collect();
     assert_eq!(locked, released::files());
 }
@@ -60,7 +61,7 @@ fn no_released_payload_changes_unnoticed() {
     }
     assert_eq!(tried, aggregates::registry::types().count());
     let untouched = |file: &String| {
-        let bytes = |root: &std::path::Path| fs::read(root.join(file)).unwrap();
+        let bytes = |root: &Path| fs::read(root.join(file)).unwrap();
         bytes(root.path()) == bytes(released::root())
     };
     assert!(released::files().iter().all(untouched), "and nothing was written over");
