@@ -5,6 +5,7 @@
 mod cli;
 mod crash;
 mod databases;
+mod dice;
 mod embedded;
 mod served;
 #[path = "../support/mod.rs"]

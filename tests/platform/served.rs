@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use uuid::Uuid;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidemark");
@@ -48,7 +49,7 @@ impl Served {
         assert!(self.child.wait().expect("it stops").success());
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
         kill(pid, signal).expect("the server is there");
     }
@@ -63,7 +64,7 @@ impl Served {
             .timeout(Duration::from_secs(20))
             .build()
             .expect("a client");
-        Client { http, base: self.base.clone(), token }
+        Client { http, base: self.base.clone(), token, device: tidemark::ids::new_id() }
     }
 }
 
@@ -98,6 +99,8 @@ pub fn postmaster(data_dir: &Path) -> Pid {
 pub struct Client {
     http: reqwest::Client,
     pub base: String,
+    /// The phone the person calls from.
+    pub device: Uuid,
     token: String,
 }
 
@@ -122,7 +125,8 @@ impl Client {
         body: Option<&Value>,
     ) -> Option<Answer> {
         let url = format!("{}{path}", self.base);
-        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        let request = self.http.request(method, url).bearer_auth(&self.token);
+        let mut request = request.header("x-device-id", self.device.to_string());
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -132,16 +136,5 @@ impl Client {
         let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = response.json().await.ok()?;
         Some(Answer { status, retry_after, body })
-    }
-
-    /// The caller's account.
-    pub async fn me(&self) -> Option<Answer> {
-        self.send(reqwest::Method::GET, "/api/v1/users/me", None).await
-    }
-
-    /// Renames the caller.
-    pub async fn rename(&self, name: &str) -> Option<Answer> {
-        let body = serde_json::json!({ "name": name });
-        self.send(reqwest::Method::PATCH, "/api/v1/users/me", Some(&body)).await
     }
 }
