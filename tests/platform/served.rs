@@ -8,7 +8,10 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
+
+use crate::support::TestDatabase;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidemark");
@@ -19,9 +22,14 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts `tidemark serve` on a free port and waits until it says that it is up.
+    /// Starts `tidemark serve` on a private cluster and waits until it says that it is up.
     pub fn start(data_dir: &Path) -> Self {
-        let mut child = command(data_dir)
+        Self::start_as(command(data_dir))
+    }
+
+    /// Starts this program as a server on a free port, and waits as [`start`](Self::start) does.
+    pub fn start_as(mut program: Command) -> Self {
+        let mut child = program
             .args(["serve", "--listen", "127.0.0.1:0", "--rate-limit", "0"])
             .stdout(Stdio::piped())
             .spawn()
@@ -86,6 +94,23 @@ pub fn command(data_dir: &Path) -> Command {
         .env("TIDEMARK_LOG", "warn")
         .stdin(Stdio::null());
     command
+}
+
+/// The program on databases that others may use as well.
+pub fn command_on(data_dir: &Path, database: &TestDatabase) -> Command {
+    let mut command = command(data_dir);
+    command
+        .env("DATABASE_URL", url(&database.log))
+        .env("TIDEMARK_KEYS_URL", url(&database.keys))
+        .env("TIDEMARK_MASTER_KEY", "5e".repeat(32));
+    command
+}
+
+/// How to reach a database over its socket, as a URL.
+pub fn url(options: &PgConnectOptions) -> String {
+    let socket = options.get_socket().expect("a socket").to_string_lossy().replace('/', "%2F");
+    let (user, name) = (options.get_username(), options.get_database().expect("a name"));
+    format!("postgres://{user}@localhost:{}/{name}?host={socket}", options.get_port())
 }
 
 /// The process id of the cluster's postmaster.

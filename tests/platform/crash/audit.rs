@@ -1,26 +1,24 @@
 //! What must be true whenever everything is answered.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
-use tidemark::postgres::Cluster;
 use uuid::Uuid;
 
 use super::people::Person;
-use crate::served::{Answer, Client, command};
-use crate::support::{DataDir, embedded_config};
+use crate::served::{Answer, Client};
 
 /// How long projectors may take to catch up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Each person has exactly what they were answered; the log, the state beside it and the read
-/// models agree with each other.
-pub async fn audit(directory: &DataDir, base: &str, people: &[Person]) {
-    let options =
-        Cluster::beside(&embedded_config(directory.path()), "tidemark").expect("a socket");
-    let mut db = PgConnection::connect_with(&options).await.expect("Postgres answers");
+/// models agree with each other. `program` is the one that serves, for commands beside it.
+pub async fn audit(log: &PgConnectOptions, program: Command, base: &str, people: &[Person]) {
+    let mut db = PgConnection::connect_with(log).await.expect("Postgres answers");
     projectors_are_at_the_head(&mut db).await;
     for person in people {
         let client = person.client.at(base);
@@ -35,7 +33,7 @@ pub async fn audit(directory: &DataDir, base: &str, people: &[Person]) {
         rows_are_there_once(&mut db, user, person).await;
     }
     db.close().await.expect("closed");
-    everything_verifies(directory, people.len());
+    everything_verifies(program, people.len());
 }
 
 async fn ok(client: &Client, path: &str) -> Value {
@@ -89,7 +87,7 @@ async fn rows_are_there_once(db: &mut PgConnection, user: Uuid, person: &Person)
     assert_eq!(row, (batches, batches, count(person.known.consumptions.len())));
 }
 
-async fn projectors_are_at_the_head(db: &mut PgConnection) {
+pub async fn projectors_are_at_the_head(db: &mut PgConnection) {
     let behind = "SELECT count(*) FROM projector.checkpoints c JOIN projector.generations g \
          USING (projector, generation) WHERE g.state = 'live' \
          AND c.position < (SELECT position FROM log_head)";
@@ -105,9 +103,8 @@ async fn projectors_are_at_the_head(db: &mut PgConnection) {
 }
 
 /// As an operator would check it, beside the running server.
-pub fn everything_verifies(directory: &DataDir, people: usize) {
-    let mut verify = command(&directory.path());
-    let output = verify.args(["verify", "all", "--json"]).output().expect("it runs");
+fn everything_verifies(mut program: Command, people: usize) {
+    let output = program.args(["verify", "all", "--json"]).output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}{errors}");

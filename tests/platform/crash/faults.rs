@@ -102,9 +102,13 @@ async fn connected(data_dir: &Path) -> PgConnection {
 /// Ends the leases that a dead server left, which would keep its successor's projectors waiting for
 /// some seconds in each round.
 pub async fn end_leases(data_dir: &Path) {
+    end_all_leases(&mut connected(data_dir).await).await;
+}
+
+/// As if their time were over.
+pub async fn end_all_leases(connection: &mut PgConnection) {
     let leases = "UPDATE projector.checkpoints SET lease_until = clock_timestamp()";
-    let mut connection = connected(data_dir).await;
-    sqlx::query(leases).execute(&mut connection).await.expect("ended");
+    sqlx::query(leases).execute(connection).await.expect("ended");
 }
 
 /// Processes of Postgres other than the one that answers.

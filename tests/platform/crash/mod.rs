@@ -10,18 +10,20 @@
 mod audit;
 mod faults;
 mod people;
+mod two_servers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemark::postgres::Cluster;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::faults::Fault;
 use self::people::{Person, Shared};
 use crate::dice::Dice;
-use crate::served::Served;
-use crate::support::DataDir;
+use crate::served::{Served, command};
+use crate::support::{DataDir, embedded_config};
 
 /// People who write at once.
 const PEOPLE: usize = 6;
@@ -60,7 +62,7 @@ async fn whatever_is_killed_nothing_answered_is_lost_or_doubled() {
 struct Log {
     directory: DataDir,
     server: Option<Served>,
-    base: watch::Sender<String>,
+    bases: watch::Sender<Vec<String>>,
     shared: Arc<Shared>,
     people: Vec<Person>,
 }
@@ -69,48 +71,36 @@ impl Log {
     async fn start(dice: &mut Dice) -> Self {
         let directory = DataDir::new();
         let server = Served::start(&directory.path());
-        let base = watch::Sender::new(server.base.clone());
-        let shared = Arc::new(Shared::new(base.subscribe()));
+        let bases = watch::Sender::new(vec![server.base.clone()]);
+        let shared = Arc::new(Shared::new(bases.subscribe()));
         let mut people = Vec::new();
         for n in 0..PEOPLE {
             let client = server.client(&directory.path(), &format!("person-{n}"));
             people.push(Person::new(client, Dice::new(dice.next())));
         }
-        Self { directory, server: Some(server), base, shared, people }
+        Self { directory, server: Some(server), bases, shared, people }
     }
 
     /// Some writing, a fault in the midst of it, some more writing, and the audit.
     async fn round(&mut self, fault: Fault, dice: &mut Dice) {
-        let writing = self.begin();
+        let writing = begin(self.people.drain(..), &self.shared);
         self.shared.until_begun(dice.between(1, 4 * PEOPLE as u64)).await;
         // Somewhere within what has just begun.
         tokio::time::sleep(Duration::from_micros(dice.below(8_000))).await;
         fault.strike(&self.directory.path(), &mut self.server, dice).await;
         if self.server.is_none() {
             let server = Served::start(&self.directory.path());
-            self.base.send_replace(server.base.clone());
+            self.bases.send_replace(vec![server.base.clone()]);
             self.server = Some(server);
             faults::end_leases(&self.directory.path()).await;
         }
         // Where the server lives it recovers without anybody's help.
         self.shared.until_answered(2 * PEOPLE as u64).await;
-        self.finish(writing).await;
-        let base = self.base.borrow().clone();
-        audit::audit(&self.directory, &base, &self.people).await;
-    }
-
-    fn begin(&mut self) -> Vec<JoinHandle<Person>> {
-        self.shared.go_on();
-        let people = self.people.drain(..);
-        people.map(|person| tokio::spawn(person.write(Arc::clone(&self.shared)))).collect()
-    }
-
-    /// Nobody begins anything new; whatever is unanswered is repeated until it is answered.
-    async fn finish(&mut self, writing: Vec<JoinHandle<Person>>) {
-        self.shared.stop();
-        for person in writing {
-            self.people.push(person.await.expect("the person finishes"));
-        }
+        self.people = finish(writing, &self.shared).await;
+        let base = self.bases.borrow()[0].clone();
+        let data_dir = self.directory.path();
+        let log = Cluster::beside(&embedded_config(&data_dir), "tidemark").expect("a socket");
+        audit::audit(&log, command(&data_dir), &base, &self.people).await;
     }
 
     fn end(mut self) {
@@ -118,4 +108,19 @@ impl Log {
             server.stop();
         }
     }
+}
+
+fn begin(people: impl Iterator<Item = Person>, shared: &Arc<Shared>) -> Vec<JoinHandle<Person>> {
+    shared.go_on();
+    people.map(|person| tokio::spawn(person.write(Arc::clone(shared)))).collect()
+}
+
+/// Nobody begins anything new; whatever is unanswered is repeated until it is answered.
+async fn finish(writing: Vec<JoinHandle<Person>>, shared: &Shared) -> Vec<Person> {
+    shared.stop();
+    let mut people = Vec::new();
+    for person in writing {
+        people.push(person.await.expect("the person finishes"));
+    }
+    people
 }

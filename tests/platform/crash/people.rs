@@ -24,16 +24,16 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the people of one log share with whoever watches them.
 pub struct Shared {
-    base: watch::Receiver<String>,
+    bases: watch::Receiver<Vec<String>>,
     stopped: AtomicBool,
     begun: AtomicU64,
     answered: AtomicU64,
 }
 
 impl Shared {
-    pub fn new(base: watch::Receiver<String>) -> Self {
+    pub fn new(bases: watch::Receiver<Vec<String>>) -> Self {
         let (begun, answered) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { base, stopped: AtomicBool::new(true), begun, answered }
+        Self { bases, stopped: AtomicBool::new(true), begun, answered }
     }
 
     pub fn go_on(&self) {
@@ -173,12 +173,18 @@ impl Person {
     }
 
     /// Sends one request, always the same, until it is answered 2xx. Until then the connection may
-    /// break, and the server may say that it is unavailable and when to come back; nothing else.
-    async fn answered(&self, shared: &Shared, method: Method, path: &str, body: &Value) -> Answer {
+    /// break, and a server may say that it is unavailable and when to come back; nothing else.
+    async fn answered(
+        &mut self,
+        shared: &Shared,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Answer {
         shared.begun.fetch_add(1, Ordering::SeqCst);
         let began = Instant::now();
         loop {
-            let base = shared.base.borrow().clone();
+            let base = self.dice.one_of(&shared.bases.borrow()).clone();
             let path = format!("/api/v1{path}");
             match self.client.at(&base).send(method.clone(), &path, Some(body)).await {
                 Some(answer) if (200..300).contains(&answer.status) => {
