@@ -10,6 +10,7 @@ mod access;
 mod consumptions;
 mod erasure;
 mod health;
+mod locks;
 mod rest;
 mod rollups;
 mod sessions;
