@@ -6,6 +6,7 @@ mod cli;
 mod crash;
 mod databases;
 mod dice;
+mod disk;
 mod embedded;
 mod served;
 #[path = "../support/mod.rs"]

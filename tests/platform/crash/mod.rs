@@ -7,9 +7,9 @@
 //! `TIDEMARK_CRASH_ROUNDS` says how many rounds, `TIDEMARK_CRASH_SEED` which ones: the same seed
 //! gives the same faults and the same requests, though not the same interleaving.
 
-mod audit;
+pub mod audit;
 mod faults;
-mod people;
+pub mod people;
 mod two_servers;
 
 use std::sync::Arc;
@@ -110,13 +110,17 @@ impl Log {
     }
 }
 
-fn begin(people: impl Iterator<Item = Person>, shared: &Arc<Shared>) -> Vec<JoinHandle<Person>> {
+/// Lets everybody write.
+pub fn begin(
+    people: impl Iterator<Item = Person>,
+    shared: &Arc<Shared>,
+) -> Vec<JoinHandle<Person>> {
     shared.go_on();
     people.map(|person| tokio::spawn(person.write(Arc::clone(shared)))).collect()
 }
 
 /// Nobody begins anything new; whatever is unanswered is repeated until it is answered.
-async fn finish(writing: Vec<JoinHandle<Person>>, shared: &Shared) -> Vec<Person> {
+pub async fn finish(writing: Vec<JoinHandle<Person>>, shared: &Shared) -> Vec<Person> {
     shared.stop();
     let mut people = Vec::new();
     for person in writing {

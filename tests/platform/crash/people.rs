@@ -28,12 +28,18 @@ pub struct Shared {
     stopped: AtomicBool,
     begun: AtomicU64,
     answered: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Shared {
     pub fn new(bases: watch::Receiver<Vec<String>>) -> Self {
-        let (begun, answered) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { bases, stopped: AtomicBool::new(true), begun, answered }
+        Self {
+            bases,
+            stopped: AtomicBool::new(true),
+            begun: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
     }
 
     pub fn go_on(&self) {
@@ -49,9 +55,14 @@ impl Shared {
         until(&self.begun, more).await;
     }
 
-    /// Waits until so many more requests have been answered 2xx.
+    /// Waits until so many more requests have been answered 2xx in full.
     pub async fn until_answered(&self, more: u64) {
         until(&self.answered, more).await;
+    }
+
+    /// Waits until so many more have been told to come back.
+    pub async fn until_refused(&self, more: u64) {
+        until(&self.refused, more).await;
     }
 }
 
@@ -98,6 +109,7 @@ impl Person {
                 1 => self.push(&shared).await,
                 _ => self.upload(&shared).await,
             }
+            shared.answered.fetch_add(1, Ordering::SeqCst);
         }
         self
     }
@@ -124,6 +136,10 @@ impl Person {
                 outbox.retain(|item| item["requestId"] != done["requestId"]);
                 let id = done["clientId"].as_str().expect("the client's id");
                 assert!(self.known.consumptions.insert(id.to_owned()), "{id} came before");
+            }
+            if !outbox.is_empty() {
+                shared.refused.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -187,13 +203,11 @@ impl Person {
             let base = self.dice.one_of(&shared.bases.borrow()).clone();
             let path = format!("/api/v1{path}");
             match self.client.at(&base).send(method.clone(), &path, Some(body)).await {
-                Some(answer) if (200..300).contains(&answer.status) => {
-                    shared.answered.fetch_add(1, Ordering::SeqCst);
-                    return answer;
-                }
+                Some(answer) if (200..300).contains(&answer.status) => return answer,
                 Some(answer) => {
                     assert_eq!(answer.status, 503, "{path}: {}", answer.body);
                     assert!(answer.retry_after.is_some(), "503 says when to come back");
+                    shared.refused.fetch_add(1, Ordering::SeqCst);
                 }
                 None => {}
             }
