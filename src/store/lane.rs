@@ -131,7 +131,10 @@ impl UserLane {
         let connection = self.connection.as_mut().ok_or(AppendError::Unavailable)?;
         let started = Instant::now();
         let outcomes =
-            append::call(connection, vec![sealed], true, health).await.map_err(classify)?;
+            append::call(connection, vec![sealed], true, health).await.map_err(|error| {
+                tracing::error!(%error, "append in the slow lane failed");
+                classify(error)
+            })?;
         metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "slow")
             .record(started.elapsed().as_secs_f64());
         let outcome = match outcomes.into_iter().next() {

@@ -8,6 +8,7 @@ mod databases;
 mod dice;
 mod disk;
 mod embedded;
+mod restore;
 mod served;
 #[path = "../support/mod.rs"]
 mod support;

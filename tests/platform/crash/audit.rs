@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
+use tidemark::read_models::ReadModel;
 use uuid::Uuid;
 
 use super::people::Person;
@@ -87,13 +88,17 @@ async fn rows_are_there_once(db: &mut PgConnection, user: Uuid, person: &Person)
     assert_eq!(row, (batches, batches, count(person.known.consumptions.len())));
 }
 
-pub async fn projectors_are_at_the_head(db: &mut PgConnection) {
-    let behind = "SELECT count(*) FROM projector.checkpoints c JOIN projector.generations g \
-         USING (projector, generation) WHERE g.state = 'live' \
-         AND c.position < (SELECT position FROM log_head)";
+async fn projectors_are_at_the_head(db: &mut PgConnection) {
+    let behind = "SELECT count(*) FILTER (WHERE c.position < (SELECT position FROM log_head)) \
+         + greatest($1 - count(DISTINCT c.projector), 0) \
+         FROM projector.checkpoints c JOIN projector.generations g USING (projector, generation) \
+         WHERE g.state = 'live'";
+    // On a restored log each has to be made first.
+    let projectors = i64::try_from(ReadModel::ALL.len()).expect("a count");
     let began = Instant::now();
     loop {
-        let behind: i64 = sqlx::query_scalar(behind).fetch_one(&mut *db).await.expect("a count");
+        let behind: i64 =
+            sqlx::query_scalar(behind).bind(projectors).fetch_one(&mut *db).await.expect("a count");
         if behind == 0 {
             return;
         }
