@@ -48,11 +48,14 @@ pub struct Held {
     pub fence: i64,
 }
 
+// Nobody takes a lease of more than twice the usual length: one that seems to last longer was taken
+// before the clock was set back, and must not keep the shard until the clock is there again.
 const CLAIM: &str = "
 WITH free AS (
     SELECT shard FROM projector.checkpoints
     WHERE projector = $1 AND generation = $2
-      AND (lease_until IS NULL OR lease_until < clock_timestamp() OR owner = $3)
+      AND (lease_until IS NULL OR lease_until < clock_timestamp() OR owner = $3
+           OR lease_until > clock_timestamp() + make_interval(secs => 2 * greatest($4, $5)))
     ORDER BY shard FOR UPDATE SKIP LOCKED
 )
 UPDATE projector.checkpoints c
@@ -77,6 +80,7 @@ pub async fn claim(
         .bind(generation.number)
         .bind(owner)
         .bind(lease_seconds)
+        .bind(LEASE_SECONDS)
         .fetch_all(db)
         .await?;
     let mut held = rows
