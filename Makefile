@@ -3,6 +3,8 @@
 CARGO ?= cargo
 # Any Postgres variable of the caller's session is none of the tests' business.
 TEST_ENV = env -u DATABASE_URL -u TIDEMARK_KEYS_URL -u TIDEMARK_DATA_DIR
+# Rounds of killing server and Postgres, a few seconds each; TIDEMARK_CRASH_SEED repeats a failed run.
+CRASH_ROUNDS ?= 300
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check check-all fmt lint doc demo bench generate postgres deny
@@ -18,8 +20,8 @@ test: postgres ## Run all tests
 
 check: fmt lint test doc ## What must hold before every commit
 
-check-all: check deny ## Everything, with far more generated cases
-	$(TEST_ENV) PROPTEST_CASES=4096 $(CARGO) test --workspace --locked --release
+check-all: check deny ## Everything, with far more generated cases and crashes
+	$(TEST_ENV) PROPTEST_CASES=4096 TIDEMARK_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --workspace --locked --release
 
 fmt: ## Check the formatting
 	$(CARGO) fmt --all --check

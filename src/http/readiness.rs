@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::state::{Check, Readiness};
 use crate::app::App;
+use crate::postgres::space;
 use crate::read_models::ReadModel;
 
 /// A database that has not answered by then counts as down.
@@ -27,6 +28,11 @@ impl Readiness for SystemReadiness {
                 |_| Err("no answer".to_owned()),
                 |head| head.map_err(|error| error.to_string()),
             );
+            let disk = tokio::time::timeout(PATIENCE, space::check(app.store.pool())).await;
+            let disk = disk.map_or_else(
+                |_| Err("no answer".to_owned()),
+                |checked| checked.map_err(|error| error.to_string()),
+            );
             let keys =
                 tokio::time::timeout(PATIENCE, app.store.sealer().keyring().check_master()).await;
             let keys = keys.map_or_else(
@@ -35,7 +41,12 @@ impl Readiness for SystemReadiness {
             );
             let projectors = tokio::time::timeout(PATIENCE, projectors(app)).await;
             let projectors = projectors.unwrap_or_else(|_| Err("no answer".to_owned()));
-            vec![check("log", log), check("keys", keys), projectors_check(projectors)]
+            vec![
+                check("log", log),
+                check("disk", disk),
+                check("keys", keys),
+                projectors_check(projectors),
+            ]
         })
     }
 }

@@ -7,6 +7,7 @@
 pub mod connect;
 pub mod embedded;
 pub mod migrate;
+pub mod space;
 
 use sqlx::postgres::PgConnectOptions;
 

@@ -59,13 +59,17 @@ const SUSPICIOUS: i32 = 2;
 // An attempt is counted here, before anything is handled, and in a statement that is committed: so
 // a worker that dies of what it handles has been counted. Who renews is not counted again, and a
 // lease of no time says nothing about whoever had it before.
+//
+// Nobody takes a lease of more than twice the usual length: one that seems to last longer was taken
+// before the clock was set back, and must not keep the shard until the clock is there again.
 const CLAIM: &str = "
 WITH free AS (
     SELECT shard,
            attempts + CASE WHEN $4 > 0 AND owner IS DISTINCT FROM $3 THEN 1 ELSE 0 END AS attempts
     FROM projector.checkpoints
     WHERE projector = $1 AND generation = $2
-      AND (lease_until IS NULL OR lease_until < clock_timestamp() OR owner = $3)
+      AND (lease_until IS NULL OR lease_until < clock_timestamp() OR owner = $3
+           OR lease_until > clock_timestamp() + make_interval(secs => 2 * greatest($4, $7)))
     ORDER BY shard FOR UPDATE SKIP LOCKED
 )
 UPDATE projector.checkpoints c
@@ -96,6 +100,7 @@ pub async fn claim(
         .bind(lease_seconds)
         .bind(SUSPICIOUS)
         .bind(super::worker::PAGE)
+        .bind(LEASE_SECONDS)
         .fetch_all(db)
         .await?;
     let mut held = rows

@@ -130,8 +130,11 @@ impl UserLane {
         let keys_change = !sealed.subject_changes.is_empty();
         let connection = self.connection.as_mut().ok_or(AppendError::Unavailable)?;
         let started = Instant::now();
-        let outcomes =
-            append::call(connection, &[&sealed], health.as_ref()).await.map_err(classify)?;
+        let called = append::call(connection, &[&sealed], health.as_ref()).await;
+        let outcomes = called.map_err(|error| {
+            tracing::error!(%error, "append in the slow lane failed");
+            classify(error)
+        })?;
         metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "slow")
             .record(started.elapsed().as_secs_f64());
         let outcome = outcomes.into_iter().next().ok_or(AppendError::Unavailable)?;

@@ -11,6 +11,7 @@ mod consumptions;
 mod erasure;
 mod fixture;
 mod health;
+mod locks;
 mod rest;
 mod rollups;
 mod sessions;

@@ -192,6 +192,8 @@ async fn a_pid_file_of_a_stranger_is_seen_through() {
     let pid_file = cluster_dir.join("postmaster.pid");
     let text = format!("{}\n{}\n1\n5432\n\n\n\n", stranger.id(), cluster_dir.display());
     fs::write(&pid_file, text).expect("written");
+    let socket_lock = directory.path().join("run/.s.PGSQL.5432.lock");
+    fs::write(&socket_lock, format!("{}\n", stranger.id())).expect("written");
 
     let second = Cluster::start(&directory.config()).await.expect("started again");
     assert_eq!(

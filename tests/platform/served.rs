@@ -8,6 +8,10 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use sqlx::postgres::PgConnectOptions;
+use uuid::Uuid;
+
+use crate::support::TestDatabase;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidemark");
@@ -18,9 +22,14 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts `tidemark serve` on a free port and waits until it says that it is up.
+    /// Starts `tidemark serve` on a private cluster and waits until it says that it is up.
     pub fn start(data_dir: &Path) -> Self {
-        let mut child = command(data_dir)
+        Self::start_as(command(data_dir))
+    }
+
+    /// Starts this program as a server on a free port, and waits as [`start`](Self::start) does.
+    pub fn start_as(mut program: Command) -> Self {
+        let mut child = program
             .args(["serve", "--listen", "127.0.0.1:0", "--rate-limit", "0"])
             .stdout(Stdio::piped())
             .spawn()
@@ -48,7 +57,7 @@ impl Served {
         assert!(self.child.wait().expect("it stops").success());
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
         kill(pid, signal).expect("the server is there");
     }
@@ -63,7 +72,7 @@ impl Served {
             .timeout(Duration::from_secs(20))
             .build()
             .expect("a client");
-        Client { http, base: self.base.clone(), token }
+        Client { http, base: self.base.clone(), token, device: tidemark::ids::new_id() }
     }
 }
 
@@ -87,6 +96,23 @@ pub fn command(data_dir: &Path) -> Command {
     command
 }
 
+/// The program on databases that others may use as well.
+pub fn command_on(data_dir: &Path, database: &TestDatabase) -> Command {
+    let mut command = command(data_dir);
+    command
+        .env("DATABASE_URL", url(&database.log))
+        .env("TIDEMARK_KEYS_URL", url(&database.keys))
+        .env("TIDEMARK_MASTER_KEY", "5e".repeat(32));
+    command
+}
+
+/// How to reach a database over its socket, as a URL.
+pub fn url(options: &PgConnectOptions) -> String {
+    let socket = options.get_socket().expect("a socket").to_string_lossy().replace('/', "%2F");
+    let (user, name) = (options.get_username(), options.get_database().expect("a name"));
+    format!("postgres://{user}@localhost:{}/{name}?host={socket}", options.get_port())
+}
+
 /// The process id of the cluster's postmaster.
 pub fn postmaster(data_dir: &Path) -> Pid {
     let text = std::fs::read_to_string(data_dir.join("cluster/postmaster.pid")).expect("running");
@@ -98,6 +124,8 @@ pub fn postmaster(data_dir: &Path) -> Pid {
 pub struct Client {
     http: reqwest::Client,
     pub base: String,
+    /// The phone the person calls from.
+    pub device: Uuid,
     token: String,
 }
 
@@ -122,7 +150,8 @@ impl Client {
         body: Option<&Value>,
     ) -> Option<Answer> {
         let url = format!("{}{path}", self.base);
-        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        let request = self.http.request(method, url).bearer_auth(&self.token);
+        let mut request = request.header("x-device-id", self.device.to_string());
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -132,16 +161,5 @@ impl Client {
         let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = response.json().await.ok()?;
         Some(Answer { status, retry_after, body })
-    }
-
-    /// The caller's account.
-    pub async fn me(&self) -> Option<Answer> {
-        self.send(reqwest::Method::GET, "/api/v1/users/me", None).await
-    }
-
-    /// Renames the caller.
-    pub async fn rename(&self, name: &str) -> Option<Answer> {
-        let body = serde_json::json!({ "name": name });
-        self.send(reqwest::Method::PATCH, "/api/v1/users/me", Some(&body)).await
     }
 }

@@ -9,6 +9,7 @@ mod access;
 mod catalogue;
 mod erasure;
 mod log;
+mod order;
 mod projector;
 mod verify;
 mod world;

@@ -6,6 +6,7 @@ use aggregates::entity::{Context, Fields};
 use aggregates::session::{Session, SessionCommand, SessionEvent};
 use aggregates::{Metadata, Purpose, StreamId, UserId};
 use serde_json::json;
+use sqlx::PgPool;
 use tidemark::commands::subject::create_keys;
 use tidemark::keys::{CacheLimits, Keyring, MasterKey, PostgresKeyStore};
 use tidemark::store::{Member, NewEvent, NewState, Op, Outcome, Store, StreamChange};
@@ -33,6 +34,11 @@ impl World {
         open(&self.database, &self.master).await
     }
 
+    /// As [`another_process`](Self::another_process), on connections of its own.
+    pub async fn process_on(&self, pool: PgPool, appends: PgPool) -> Store {
+        open_on(&self.database, &self.master, pool, appends).await
+    }
+
     /// A new person with keys.
     pub async fn person(&self) -> UserId {
         let user = UserId(ids::new_id());
@@ -43,10 +49,14 @@ impl World {
 }
 
 async fn open(database: &TestDatabase, master: &str) -> Store {
+    open_on(database, master, database.pool(), database.pool()).await
+}
+
+async fn open_on(database: &TestDatabase, master: &str, pool: PgPool, appends: PgPool) -> Store {
     let keys = PostgresKeyStore::open(database.keys_pool()).await.unwrap();
     let keyring =
         Keyring::new(Arc::new(keys), MasterKey::parse(master).unwrap(), CacheLimits::default());
-    Store::open(database.pool(), database.pool(), keyring).await.unwrap()
+    Store::open(pool, appends, keyring).await.unwrap()
 }
 
 pub fn metadata() -> Metadata {

@@ -6,11 +6,13 @@
 //! person recorded.
 
 pub mod bookkeeping;
+pub mod keys;
 pub mod log;
 pub mod people;
 pub mod samples;
 pub mod streams;
 
+pub use keys::verify_keys;
 pub use samples::verify_segments;
 pub use streams::verify_streams;
 

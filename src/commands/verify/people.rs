@@ -1,10 +1,10 @@
-//! Everybody's inline state against the fold of their events.
+//! Everybody's keys and inline state against the fold of their events.
 
 use aggregates::UserId;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Faults, verify_segments, verify_streams};
+use super::{Faults, verify_keys, verify_segments, verify_streams};
 use crate::keys::KeyError;
 use crate::store::{ReadError, Store};
 
@@ -22,7 +22,7 @@ pub struct PeopleReport {
     pub faults: Faults,
 }
 
-/// Checks stream states and samples of everybody. `progress` hears how many people are done.
+/// Checks keys, stream states and samples of everybody. `progress` hears how many people are done.
 ///
 /// # Errors
 /// Where a database does not answer. A person whose log cannot be read is a fault of theirs, and
@@ -40,6 +40,8 @@ pub async fn verify_people(
         let Some(last) = people.last() else { return Ok(report) };
         after = *last;
         for user in people.into_iter().map(UserId).filter(|user| !user.is_system()) {
+            let found = verify_keys(store, user).await;
+            report.faults.extend(user, "key", found)?;
             let found = verify_streams(store, user).await;
             report.faults.extend(user, "state", found)?;
             let found = verify_segments(store, user).await;

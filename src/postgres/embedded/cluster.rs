@@ -20,7 +20,7 @@ use super::{
     failed,
     initialise::{SUPERUSER, initialise_if_missing},
     layout::{Layout, PORT, ServerLock},
-    postmaster::{Holder, Postmaster, remove_pid_file, send},
+    postmaster::{Holder, Postmaster, remove_lock_file, send},
     programs::Programs,
     settings,
 };
@@ -222,8 +222,12 @@ impl Launcher {
     }
 
     async fn configure(&self, extra: &[(String, String)]) -> Result<(), EmbeddedError> {
-        let compression = if self.supports("wal_compression", "lz4").await { "lz4" } else { "on" };
-        let text = settings::render(&self.layout.socket_dir, compression, extra);
+        let mut supported = Vec::new();
+        for (name, value, otherwise) in settings::IF_SUPPORTED {
+            let value = if self.supports(name, value).await { Some(value) } else { otherwise };
+            supported.extend(value.map(|value| (name, value)));
+        }
+        let text = settings::render(&self.layout.socket_dir, &supported, extra);
         self.layout.install("postgresql.conf", &text, &self.account)
     }
 
@@ -259,7 +263,9 @@ impl Launcher {
     fn spawn(&self) -> Result<(Postmaster, u64), EmbeddedError> {
         let pid_file = self.layout.pid_file();
         if matches!(Holder::of(&pid_file, &self.layout.cluster), Holder::Nobody) {
-            remove_pid_file(&pid_file).map_err(failed("remove", &pid_file))?;
+            for file in self.layout.lock_files() {
+                remove_lock_file(&file).map_err(failed("remove", &file))?;
+            }
         }
         let (log, log_end) = self.layout.open_log()?;
         let stdout = log.try_clone().map_err(failed("open", &self.layout.log))?;

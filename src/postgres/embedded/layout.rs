@@ -75,6 +75,11 @@ impl Layout {
         self.cluster.join("postmaster.pid")
     }
 
+    /// The files that name the running postmaster: in the cluster, and beside its socket.
+    pub fn lock_files(&self) -> [PathBuf; 2] {
+        [self.pid_file(), self.socket_dir.join(format!("{SOCKET_FILE}.lock"))]
+    }
+
     /// Opens the log for appending and says where it ends now.
     pub fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
         if fs::metadata(&self.log).is_ok_and(|meta| meta.len() > LOG_LIMIT) {

@@ -177,11 +177,11 @@ fn arguments_of(pid: i32) -> Option<Vec<String>> {
     Some(arguments.into_iter().map(str::to_owned).collect())
 }
 
-/// Removes a pid file that names nobody of ours. Postgres would do so itself for a number that is
+/// Removes a lock file that names nobody of ours. Postgres would do so itself for a number that is
 /// free, but refuses to start when a stranger or an unreaped process has it. What is left of a dead
 /// postmaster it still finds by its shared memory.
-pub fn remove_pid_file(pid_file: &Path) -> io::Result<()> {
-    match fs::remove_file(pid_file) {
+pub fn remove_lock_file(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
