@@ -6,12 +6,14 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
+use crate::keys::CacheLimits;
 use crate::postgres::EmbeddedConfig;
 
 /// What is logged unless somebody says otherwise.
@@ -42,7 +44,8 @@ pub struct ConfigArgs {
     #[arg(long, env = "TIDEMARK_POSTGRES_BIN", value_name = "DIR", global = true)]
     pub postgres_bin: Option<PathBuf>,
 
-    /// Master key that wraps all others, 64 hex digits [default: a file in the data directory]
+    /// Master key that wraps all others, 64 hex digits; during a rotation the new one, a comma, and
+    /// the old one [default: a file in the data directory]
     #[arg(
         long,
         env = "TIDEMARK_MASTER_KEY",
@@ -51,6 +54,28 @@ pub struct ConfigArgs {
         global = true
     )]
     pub master_key: Option<String>,
+
+    /// Unwrapped keys of people kept in memory at most
+    #[arg(
+        long,
+        env = "TIDEMARK_KEY_CACHE",
+        value_name = "N",
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u64).range(1..=10_000_000),
+        global = true
+    )]
+    pub key_cache: u64,
+
+    /// Seconds after which an unwrapped key leaves memory, used or not
+    #[arg(
+        long,
+        env = "TIDEMARK_KEY_CACHE_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        global = true
+    )]
+    pub key_cache_seconds: u64,
 
     /// JSON Web Key Set of the identity provider [default: a development issuer of our own]
     #[arg(long, env = "TIDEMARK_JWKS", value_name = "FILE", global = true)]
@@ -114,6 +139,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Wraps all other keys; none stands for the file in the data directory.
     pub master_key: Option<Redacted>,
+    /// How many unwrapped keys stay in memory, and for how long.
+    pub key_cache: CacheLimits,
     /// Whose tokens are accepted; none stands for the development issuer.
     pub identity: Option<IdentityConfig>,
     pub http: HttpConfig,
@@ -136,6 +163,15 @@ pub struct Redacted(String);
 impl Redacted {
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Redacted {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0).into_bytes();
+        bytes.fill(0);
+        // Without a use after it, the write could be optimised away.
+        std::hint::black_box(&mut bytes);
     }
 }
 
@@ -230,6 +266,10 @@ impl ConfigArgs {
             data_dir,
             database,
             master_key: present(self.master_key).map(Redacted),
+            key_cache: CacheLimits {
+                capacity: self.key_cache,
+                time_to_live: Duration::from_secs(self.key_cache_seconds),
+            },
             identity,
             http: HttpConfig { listen: self.listen, rate_limit: self.rate_limit },
             log: LogConfig { filter: self.log, format: self.log_format },
@@ -298,6 +338,8 @@ mod tests {
             keys_url: None,
             postgres_bin: None,
             master_key: None,
+            key_cache: 10,
+            key_cache_seconds: 5,
             jwks: None,
             issuer: None,
             audience: Vec::new(),
