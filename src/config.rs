@@ -16,6 +16,10 @@ use tracing_subscriber::EnvFilter;
 use crate::keys::CacheLimits;
 use crate::postgres::EmbeddedConfig;
 
+mod identity;
+
+pub use identity::{IdentityConfig, IdentityError, IssuerConfig, JwksSource};
+
 /// What is logged unless somebody says otherwise.
 pub const DEFAULT_FILTER: &str = "info,sqlx=warn,sqlx_core=error";
 
@@ -77,9 +81,10 @@ pub struct ConfigArgs {
     )]
     pub key_cache_seconds: u64,
 
-    /// JSON Web Key Set of the identity provider [default: a development issuer of our own]
-    #[arg(long, env = "TIDEMARK_JWKS", value_name = "FILE", global = true)]
-    pub jwks: Option<PathBuf>,
+    /// JSON Web Key Set of the identity provider: a file, or the https address where it is published
+    /// [default: a development issuer of our own]
+    #[arg(long, env = "TIDEMARK_JWKS", value_name = "FILE|URL", global = true)]
+    pub jwks: Option<String>,
 
     /// `iss` claim of the identity provider's tokens
     #[arg(long, env = "TIDEMARK_ISSUER", value_name = "URL", global = true)]
@@ -94,6 +99,10 @@ pub struct ConfigArgs {
         global = true
     )]
     pub audience: Vec<String>,
+
+    /// File that names several identity providers, instead of the three settings above
+    #[arg(long, env = "TIDEMARK_ISSUERS", value_name = "FILE", global = true)]
+    pub issuers: Option<PathBuf>,
 
     /// Requests a person may make in 15 minutes; 0 sets no limit [default: 500, of them 200 for sync
     /// and health; no limit with the development issuer]
@@ -181,14 +190,6 @@ impl fmt::Debug for Redacted {
     }
 }
 
-/// An identity provider, by a key set that lies on disk.
-#[derive(Clone, Debug)]
-pub struct IdentityConfig {
-    pub jwks: PathBuf,
-    pub issuer: String,
-    pub audiences: Vec<String>,
-}
-
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
@@ -225,8 +226,8 @@ pub enum ConfigError {
     KeysAlone,
     #[error("TIDEMARK_LOG is not a filter (try \"info\" or \"info,tidemark=debug\")")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    #[error("TIDEMARK_JWKS needs TIDEMARK_ISSUER and TIDEMARK_AUDIENCE (whose tokens are these?)")]
-    IdentityIncomplete,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("there is no home directory to keep data in (set TIDEMARK_DATA_DIR)")]
     NoDataDirectory,
 }
@@ -255,13 +256,12 @@ impl ConfigArgs {
                 keys: keys.map(|url| parse_url("TIDEMARK_KEYS_URL", &url)).transpose()?,
             },
         };
-        let identity = match (self.jwks, present(self.issuer)) {
-            (None, _) => None,
-            (Some(jwks), Some(issuer)) if !self.audience.is_empty() => {
-                Some(IdentityConfig { jwks, issuer, audiences: self.audience })
-            }
-            (Some(_), _) => return Err(ConfigError::IdentityIncomplete),
+        let one = identity::One {
+            jwks: present(self.jwks),
+            issuer: present(self.issuer),
+            audiences: self.audience,
         };
+        let identity = identity::resolve(one, self.issuers.as_deref())?;
         Ok(Config {
             data_dir,
             database,
@@ -343,6 +343,7 @@ mod tests {
             jwks: None,
             issuer: None,
             audience: Vec::new(),
+            issuers: None,
             rate_limit: None,
             listen: ([127, 0, 0, 1], 8480).into(),
             log: "info".to_owned(),

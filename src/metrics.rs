@@ -11,6 +11,9 @@ pub const HTTP_REQUESTS: &str = "http_requests_total";
 pub const HTTP_REQUEST_SECONDS: &str = "http_request_seconds";
 pub const HTTP_PANICS: &str = "http_panics_total";
 pub const HTTP_SHED: &str = "http_requests_shed_total";
+pub const TOKENS_REFUSED: &str = "tokens_refused_total";
+pub const JWKS_FETCHES: &str = "jwks_fetches_total";
+pub const JWKS_AGE_SECONDS: &str = "jwks_age_seconds";
 pub const COMMANDS: &str = "commands_total";
 pub const APPEND_SECONDS: &str = "append_seconds";
 pub const APPEND_QUEUE_SECONDS: &str = "append_queue_seconds";
@@ -54,6 +57,9 @@ pub const ALL: &[Metric] = &[
     metric(HTTP_REQUEST_SECONDS, Kind::Histogram, Unit::Seconds, "Time to answer by route, method"),
     metric(HTTP_PANICS, Kind::Counter, Unit::Count, "Handlers that panicked"),
     metric(HTTP_SHED, Kind::Counter, Unit::Count, "Requests refused because of load"),
+    metric(TOKENS_REFUSED, Kind::Counter, Unit::Count, "Refused bearer tokens by reason"),
+    metric(JWKS_FETCHES, Kind::Counter, Unit::Count, "Fetches of key sets by issuer and outcome"),
+    metric(JWKS_AGE_SECONDS, Kind::Gauge, Unit::Seconds, "Age of a published key set by issuer"),
     metric(COMMANDS, Kind::Counter, Unit::Count, "Commands by aggregate, command and outcome"),
     metric(APPEND_SECONDS, Kind::Histogram, Unit::Seconds, "Duration of an append by lane"),
     metric(

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::app::{App, StartError};
 use crate::auth::dev::{DevIssuer, DevIssuerError};
-use crate::auth::{KeySet, KeySetError, TrustedIssuer, Verifier};
-use crate::config::Config;
+use crate::auth::{JwksTiming, KeySet, KeySetError, Keys, RemoteKeys, TrustedIssuer, Verifier};
+use crate::config::{Config, IssuerConfig, JwksSource};
 use crate::http::directory::Directory;
 use crate::http::rate::{Rate, RateClass, default_rates};
 use crate::http::readiness::SystemReadiness;
@@ -27,8 +27,10 @@ pub enum ServeError {
     Start(#[from] StartError),
     #[error("could not open the development issuer")]
     DevIssuer(#[from] DevIssuerError),
-    #[error("could not read TIDEMARK_JWKS")]
-    KeySet(#[from] KeySetError),
+    #[error("could not read the keys of the identity provider {issuer}")]
+    KeySet { issuer: String, source: KeySetError },
+    #[error("could not make an HTTP client to fetch keys with")]
+    Client(#[from] reqwest::Error),
     #[error("could not install metrics")]
     Metrics(#[from] metrics::InstallError),
     #[error("could not listen on {address} (is another server running? set TIDEMARK_LISTEN)")]
@@ -65,7 +67,7 @@ impl Server {
     }
 
     async fn in_front_of(app: Arc<App>, config: &Config) -> Result<Self, ServeError> {
-        let verifier = Verifier::new(vec![issuer(config)?]);
+        let verifier = Verifier::new(issuers(config)?);
         let slot = Arc::default();
         let mut state = AppState::new(
             Arc::new(verifier),
@@ -105,18 +107,28 @@ impl Server {
 }
 
 /// Whose tokens are accepted.
-fn issuer(config: &Config) -> Result<TrustedIssuer, ServeError> {
+fn issuers(config: &Config) -> Result<Vec<TrustedIssuer>, ServeError> {
     match &config.identity {
-        Some(identity) => Ok(TrustedIssuer {
-            issuer: identity.issuer.clone(),
-            audiences: identity.audiences.iter().cloned().collect(),
-            keys: KeySet::from_file(&identity.jwks)?,
-        }),
+        Some(identity) => identity.issuers.iter().map(trusted).collect(),
         None => {
             tracing::warn!("tokens of the development issuer are accepted; set TIDEMARK_JWKS");
-            Ok(DevIssuer::open(&config.data_dir)?.trusted())
+            Ok(vec![DevIssuer::open(&config.data_dir)?.trusted()])
         }
     }
+}
+
+/// A published key set is fetched when it is needed: a provider that is away keeps no server from
+/// starting.
+fn trusted(config: &IssuerConfig) -> Result<TrustedIssuer, ServeError> {
+    let issuer = config.issuer.clone();
+    let keys: Keys = match &config.jwks {
+        JwksSource::File(path) => KeySet::from_file(path)
+            .map_err(|source| ServeError::KeySet { issuer: issuer.clone(), source })?
+            .into(),
+        JwksSource::Url(url) => RemoteKeys::new(&issuer, url, JwksTiming::default())?.into(),
+    };
+    let audiences = config.audiences.iter().cloned().collect();
+    Ok(TrustedIssuer { issuer, audiences, algorithms: config.algorithms.clone(), keys })
 }
 
 /// Rates guard against strangers. Whoever can read the development key on this machine is none, and
