@@ -18,7 +18,7 @@ use crate::http::rate::{Rate, RateClass, default_rates};
 use crate::http::readiness::SystemReadiness;
 use crate::http::state::{AppState, Limits};
 use crate::projector::service::Projectors;
-use crate::{housekeeping, http, metrics};
+use crate::{housekeeping, http, metrics, watch};
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,7 @@ pub struct Server {
     state: AppState,
     projectors: Projectors,
     housekeeping: JoinHandle<()>,
+    watching: JoinHandle<()>,
 }
 
 impl Server {
@@ -67,12 +68,13 @@ impl Server {
     }
 
     async fn in_front_of(app: Arc<App>, config: &Config) -> Result<Self, ServeError> {
-        let verifier = Verifier::new(issuers(config)?);
+        let verifier = Arc::new(Verifier::new(issuers(config)?));
         let slot = Arc::default();
+        let readiness = SystemReadiness { app: Arc::clone(&slot), verifier: Arc::clone(&verifier) };
         let mut state = AppState::new(
-            Arc::new(verifier),
+            Arc::clone(&verifier),
             Arc::new(Directory(Arc::clone(&slot))),
-            Arc::new(SystemReadiness(Arc::clone(&slot))),
+            Arc::new(readiness.clone()),
             metrics::install()?,
             limits(config),
         );
@@ -86,7 +88,8 @@ impl Server {
         let address = listener.local_addr()?;
         let projectors = Projectors::start(&app.read_pool, &app.source());
         let housekeeping = housekeeping::start(app.store.clone());
-        Ok(Self { app, address, listener, state, projectors, housekeeping })
+        let watching = watch::start(readiness, verifier, Arc::clone(&app));
+        Ok(Self { app, address, listener, state, projectors, housekeeping, watching })
     }
 
     /// Serves until `shutdown` completes, then lets running requests finish and closes everything.
@@ -100,6 +103,7 @@ impl Server {
         http::serve(self.listener, router, shutdown, timing).await?;
         tracing::info!("stopping");
         self.housekeeping.abort();
+        self.watching.abort();
         self.projectors.stop().await;
         self.app.stop().await;
         Ok(())

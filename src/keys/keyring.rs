@@ -13,11 +13,15 @@ use super::{
     KeyError, KeyStatus, KeyStore, MasterKey, Masters, Secret, ServerKey, ServerKeyName,
     StoredServerKey, StoredSubjectKey, SubjectKey, SubjectKeyRef,
 };
+use crate::metrics::KEY_ALARMS;
 use crate::sealing::Aad;
 use crate::{clock, ids};
 
 /// How often a key is wrapped again because the current master key changed meanwhile.
 const WRAPPINGS: usize = 3;
+
+/// How long nothing more is said of a key that cannot be used.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// How many unwrapped keys stay in memory, and for how long.
 ///
@@ -44,6 +48,8 @@ pub struct Keyring {
     /// Id of the master key that wraps new keys, as last heard from the store.
     current: Arc<Mutex<Option<String>>>,
     cache: Cache<Uuid, Arc<SubjectKey>>,
+    /// Keys whose trouble was told lately.
+    sounded: Cache<Uuid, ()>,
 }
 
 impl fmt::Debug for Keyring {
@@ -59,7 +65,8 @@ impl Keyring {
             .max_capacity(limits.capacity)
             .time_to_live(limits.time_to_live)
             .build();
-        Self { store, masters: Arc::new(masters.into()), current: Arc::default(), cache }
+        let sounded = Cache::builder().max_capacity(1000).time_to_live(SILENCE).build();
+        Self { store, masters: Arc::new(masters.into()), current: Arc::default(), cache, sounded }
     }
 
     /// Where the wrapped keys lie.
@@ -151,6 +158,31 @@ impl Keyring {
     /// [`KeyError::Shredded`] only if `key.status` says so; without that, a key that is not there
     /// is [`KeyError::Missing`], and one that is not what the log says is [`KeyError::Corrupt`].
     pub async fn fetch(&self, key: &SubjectKeyRef) -> Result<Arc<SubjectKey>, KeyError> {
+        let fetched = self.fetch_quietly(key).await;
+        if let Err(error) = &fetched
+            && let Some(kind) = error.alarm()
+        {
+            metrics::counter!(KEY_ALARMS, "kind" => kind).increment(1);
+            self.sound(key.key_id, error).await;
+        }
+        fetched
+    }
+
+    /// Says that a key is missing or altered; once a minute, however many requests need it.
+    async fn sound(&self, key_id: Uuid, error: &KeyError) {
+        if self.sounded.contains_key(&key_id) {
+            return;
+        }
+        self.sounded.insert(key_id, ()).await;
+        tracing::error!(
+            key = %key_id,
+            %error,
+            action = "restore the key store that belongs to this log, and find out who touched it",
+            "a person's key cannot be used: their data stays closed, everybody else is served"
+        );
+    }
+
+    async fn fetch_quietly(&self, key: &SubjectKeyRef) -> Result<Arc<SubjectKey>, KeyError> {
         let key_id = key.key_id;
         if key.status == KeyStatus::Destroyed {
             self.cache.invalidate(&key_id).await;

@@ -89,7 +89,17 @@ pub enum KeyError {
 impl KeyError {
     /// Whether someone has to look at it: keys vanish or change only by fault or by attack.
     pub fn is_alarm(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::Corrupt { .. } | Self::OtherMaster { .. })
+        self.alarm().is_some()
+    }
+
+    /// What kind of alarm it is.
+    pub fn alarm(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing { .. } => Some("missing"),
+            Self::Corrupt { .. } => Some("corrupt"),
+            Self::OtherMaster { .. } => Some("other master"),
+            _ => None,
+        }
     }
 }
 

@@ -6,6 +6,8 @@ mod cli;
 mod crash;
 mod databases;
 mod embedded;
+mod keys;
+mod observed;
 mod served;
 #[path = "../support/mod.rs"]
 mod support;

@@ -20,7 +20,14 @@ pub struct Served {
 impl Served {
     /// Starts `tidemark serve` on a free port and waits until it says that it is up.
     pub fn start(data_dir: &Path) -> Self {
-        let mut child = command(data_dir)
+        Self::start_with(data_dir, |_| {})
+    }
+
+    /// As [`start`](Self::start), with a command that `change` has changed.
+    pub fn start_with(data_dir: &Path, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command(data_dir);
+        change(&mut command);
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--rate-limit", "0"])
             .stdout(Stdio::piped())
             .spawn()
@@ -137,6 +144,13 @@ impl Client {
     /// The caller's account.
     pub async fn me(&self) -> Option<Answer> {
         self.send(reqwest::Method::GET, "/api/v1/users/me", None).await
+    }
+
+    /// A request that brings its own id.
+    pub async fn request_as(&self, id: &str, path: &str, body: &Value) -> reqwest::Response {
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let request = request.header("x-correlation-id", id).json(body);
+        request.send().await.expect("an answer")
     }
 
     /// Renames the caller.
