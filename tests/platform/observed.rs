@@ -179,7 +179,11 @@ async fn one_id_leads_from_the_request_to_events_and_read_models() {
     let client = server.client(&data_dir, "ann");
     assert_eq!(client.me().await.expect("an answer").status, 200);
     let id = "7f1d8f0e-55c5-4a5e-9a6b-0d3f5f0a1b2c";
-    let body = json!({ "notes": "Anna" });
+    let start = chrono::DateTime::from_timestamp_millis(tidemark::clock::now_ms());
+    let start = start.expect("a time").to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    let body = json!({
+        "clientSessionId": "s-1", "sessionStartTimestamp": start, "notes": "Anna",
+    });
     let answer = client.request_as(id, "/api/v1/sessions", &body).await;
     assert_eq!(answer.headers()["x-correlation-id"], id);
     assert_eq!(answer.headers()["x-request-id"], id);
