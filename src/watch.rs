@@ -140,6 +140,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_read_model_that_falls_behind_or_is_parked_is_remembered() {
+        let mut seen = Seen::default();
+        let behind = |age_s, parked| [Behind { projector: "entities", lag: 9, age_s, parked }];
+        seen.read_models(&behind(LATE_S, 2));
+        assert_eq!((seen.late["entities"], seen.parked["entities"]), (LATE_S, 2));
+        seen.read_models(&behind(0, 0));
+        assert_eq!((seen.late["entities"], seen.parked["entities"]), (0, 0));
+    }
+
+    #[test]
     fn a_change_is_told_once_and_remembered() {
         let mut seen = Seen::default();
         let check = |ok| [Check { name: "log".to_owned(), ok, detail: None }];

@@ -113,7 +113,7 @@ fn read(path: &Path) -> Result<IdentityConfig, IdentityError> {
     if entries.is_empty() {
         return Err(IdentityError::Empty(path.to_owned()));
     }
-    let beside = path.parent().unwrap_or(Path::new(""));
+    let beside = path.parent().unwrap_or_else(|| Path::new(""));
     let mut issuers: Vec<IssuerConfig> = Vec::with_capacity(entries.len());
     for entry in entries {
         let issuer = check(entry, beside)?;

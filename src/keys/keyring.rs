@@ -86,8 +86,8 @@ impl Keyring {
     /// [`KeyError::OtherMaster`], or [`KeyError::Unavailable`].
     pub async fn check_master(&self) -> Result<(), KeyError> {
         let masters = self.store.masters().await?;
-        let used = masters.iter().filter(|master| master.state != MasterState::Retired);
-        used.map(|master| self.master(&master.kek_id).map(drop)).collect()
+        let mut used = masters.iter().filter(|master| master.state != MasterState::Retired);
+        used.try_for_each(|master| self.master(&master.kek_id).map(drop))
     }
 
     /// The master key that wraps new keys.

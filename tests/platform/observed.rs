@@ -1,16 +1,18 @@
 //! What an operator sees: readiness, lines and ids that can be followed.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 use tidemark::app::App;
-use tidemark::auth::Verifier;
+use tidemark::auth::{JwksTiming, RemoteKeys, TrustedIssuer, Verifier};
 use tidemark::config::{Config, DatabaseConfig, HttpConfig, LogConfig, LogFormat};
 use tidemark::http::readiness::SystemReadiness;
 use tidemark::http::state::Readiness;
 use tidemark::keys::CacheLimits;
+use tidemark::projector::service::Projectors;
 use uuid::Uuid;
 
 use crate::served::{Served, command};
@@ -118,6 +120,46 @@ async fn readiness_names_a_master_key_that_this_process_lacks() {
     sqlx::raw_sql(statement).execute(&observed.database.keys_pool()).await.expect("rotated");
     let told = observed.broken("keys").await.expect("a detail");
     assert!(told.contains("00000000000000aa") && told.contains("TIDEMARK_MASTER_KEY"), "{told}");
+    observed.app.stop().await;
+}
+
+#[tokio::test]
+async fn readiness_tells_how_far_read_models_are_and_whether_they_are_there() {
+    let observed = Observed::new().await;
+    let told = observed.broken("projectors").await.expect("a detail");
+    assert!(told.contains("has not been built yet"), "{told}");
+    let projectors = Projectors::start(&observed.app.read_pool, &observed.app.source());
+    while observed.broken("projectors").await.is_some() {}
+    projectors.stop().await;
+    // Nobody projects now, as if somebody else held every lease.
+    let metadata = aggregates::Metadata::system("test", Uuid::nil());
+    let map = serde_json::Map::new();
+    let accounts = &observed.app.accounts;
+    accounts.resolve("https://id.example", "ann", &map, &metadata).await.expect("an account");
+    let head = observed.app.store.head().await.expect("a head").position;
+    let checks = observed.readiness.checks().await;
+    let check = checks.into_iter().find(|check| check.name == "projectors").expect("the check");
+    assert!(check.ok, "stale rows say so themselves");
+    assert!(check.detail.expect("a detail").contains(&format!("entities: {head} behind")));
+    let behind = tidemark::http::readiness::behind(&observed.app).await.expect("an answer");
+    assert!(behind.iter().all(|one| one.lag == head && one.parked == 0));
+    observed.app.stop().await;
+}
+
+#[tokio::test]
+async fn readiness_tells_of_an_identity_provider_whose_keys_were_never_had() {
+    let keys =
+        RemoteKeys::new("https://id.example", "http://127.0.0.1:9/jwks", JwksTiming::default());
+    let audiences = BTreeSet::from(["app".to_owned()]);
+    let issuer = TrustedIssuer::new("https://id.example", audiences, keys.expect("a client"));
+    let mut observed = Observed::new().await;
+    assert_eq!(observed.broken("identity").await, None);
+    observed.readiness.verifier = Arc::new(Verifier::new(vec![issuer]));
+    let told = observed.broken("identity").await.expect("a detail");
+    assert!(told.contains("not fetched yet") && told.contains("no keys"), "{told}");
+    observed.readiness.verifier.tend().await;
+    let told = observed.broken("identity").await.expect("a detail");
+    assert!(told.contains("cannot be reached"), "{told}");
     observed.app.stop().await;
 }
 
@@ -233,6 +275,7 @@ async fn trouble_is_told_once_with_what_to_do_and_again_when_it_is_over() {
         command
             .env("DATABASE_URL", support::url_of(&database.log))
             .env("TIDEMARK_KEYS_URL", support::url_of(&database.keys))
+            .env("TIDEMARK_KEY_CACHE_SECONDS", "1")
             .env("TIDEMARK_LOG", "info")
             .env("TIDEMARK_LOG_FORMAT", "json")
             .stderr(File::create(&log).expect("a log"));
@@ -252,5 +295,22 @@ async fn trouble_is_told_once_with_what_to_do_and_again_when_it_is_over() {
     until(&server, &log, |line| line["check"] == "keys" && line["level"] == "INFO").await;
     let count = lines(&log).iter().filter(|line| line["check"] == "keys").count();
     assert_eq!(count, 2, "once each");
+
+    // A key that vanished is one person's trouble, told once however often they ask.
+    let ann = server.client(&data_dir, "ann");
+    assert_eq!(ann.me().await.expect("an answer").status, 200);
+    let statement = "DELETE FROM subject_keys WHERE purpose = 'identity'";
+    sqlx::raw_sql(statement).execute(&database.keys_pool()).await.expect("deleted");
+    while ann.me().await.expect("an answer").status != 500 {}
+    for _ in 0..3 {
+        assert_eq!(ann.me().await.expect("an answer").status, 500);
+    }
+    assert_eq!(server.client(&data_dir, "ben").me().await.expect("an answer").status, 200);
+    let alarms = lines(&log).into_iter().filter(|line| {
+        line["message"].as_str().is_some_and(|text| text.starts_with("a person's key cannot"))
+    });
+    let alarms: Vec<Value> = alarms.collect();
+    assert_eq!(alarms.len(), 1, "{alarms:?}");
+    assert!(alarms[0]["action"].as_str().expect("an action").contains("restore the key store"));
     server.stop();
 }
