@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 use crate::commands::users::Accounts;
 use crate::config::{Config, DatabaseConfig};
 use crate::keys::{
-    CacheLimits, KeyError, Keyring, MasterKey, MasterKeyError, PostgresKeyStore, ServerKeyName,
+    KeyError, Keyring, Lookup, MasterKeyError, Masters, PostgresKeyStore, ServerKey, ServerKeyName,
 };
 use crate::postgres::{self, Databases, PoolSettings};
 use crate::projector::{ProjectorError, StoreSource, generation};
@@ -118,15 +118,16 @@ impl App {
         let read_pool = postgres::pool(&databases.log, &projecting);
         let keys_pool =
             postgres::pool(&databases.keys, &PoolSettings::interactive("tidemark-keys", KEYS_POOL));
-        let master = MasterKey::obtain(
+        let masters = Masters::obtain(
             config.master_key.as_ref().map(crate::config::Redacted::expose),
             &data_dir,
         )?;
         let key_store = PostgresKeyStore::open(keys_pool.clone()).await?;
-        let keyring = Keyring::new(Arc::new(key_store), master, CacheLimits::default());
+        let keyring = Keyring::new(Arc::new(key_store), masters, config.key_cache);
         keyring.check_master().await?;
         let store = Store::open(pool.clone(), appends.clone(), keyring.clone()).await?;
-        let (lookup, cursor) = server_keys(&store, &keyring).await?;
+        let cursor = server_keys(&store, &keyring).await?;
+        let lookup = Lookup::open(keyring).await?;
         Ok(Arc::new(Self {
             accounts: Accounts::new(store.clone(), lookup),
             cursor_key: cursor.cursor_key()?,
@@ -164,14 +165,11 @@ impl App {
 
 /// The server's own keys. They are made with an empty log and never again: a lookup key made anew
 /// would turn everyone into a stranger.
-async fn server_keys(
-    store: &Store,
-    keyring: &Keyring,
-) -> Result<(crate::keys::ServerKey, crate::keys::ServerKey), StartError> {
+async fn server_keys(store: &Store, keyring: &Keyring) -> Result<ServerKey, StartError> {
     let fresh = store.head().await.map_err(database)?.position == 0;
-    let mut keys = Vec::new();
+    let mut cursor = None;
     for name in [ServerKeyName::Lookup, ServerKeyName::Cursor] {
-        keys.push(if fresh {
+        cursor = Some(if fresh {
             keyring.get_or_create_server_key(name).await?
         } else {
             match keyring.server_keys(name).await {
@@ -181,9 +179,7 @@ async fn server_keys(
             }
         });
     }
-    let cursor = keys.pop().ok_or(StartError::KeysLost)?;
-    let lookup = keys.pop().ok_or(StartError::KeysLost)?;
-    Ok((lookup, cursor))
+    cursor.ok_or(StartError::KeysLost)
 }
 
 fn database(error: store::ReadError) -> StartError {

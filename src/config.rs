@@ -6,13 +6,19 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
+use crate::keys::CacheLimits;
 use crate::postgres::EmbeddedConfig;
+
+mod identity;
+
+pub use identity::{IdentityConfig, IdentityError, IssuerConfig, JwksSource};
 
 /// What is logged unless somebody says otherwise.
 pub const DEFAULT_FILTER: &str = "info,sqlx=warn,sqlx_core=error";
@@ -42,7 +48,8 @@ pub struct ConfigArgs {
     #[arg(long, env = "TIDEMARK_POSTGRES_BIN", value_name = "DIR", global = true)]
     pub postgres_bin: Option<PathBuf>,
 
-    /// Master key that wraps all others, 64 hex digits [default: a file in the data directory]
+    /// Master key that wraps all others, 64 hex digits; during a rotation the new one, a comma, and
+    /// the old one [default: a file in the data directory]
     #[arg(
         long,
         env = "TIDEMARK_MASTER_KEY",
@@ -52,9 +59,32 @@ pub struct ConfigArgs {
     )]
     pub master_key: Option<String>,
 
-    /// JSON Web Key Set of the identity provider [default: a development issuer of our own]
-    #[arg(long, env = "TIDEMARK_JWKS", value_name = "FILE", global = true)]
-    pub jwks: Option<PathBuf>,
+    /// Unwrapped keys of people kept in memory at most
+    #[arg(
+        long,
+        env = "TIDEMARK_KEY_CACHE",
+        value_name = "N",
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u64).range(1..=10_000_000),
+        global = true
+    )]
+    pub key_cache: u64,
+
+    /// Seconds after which an unwrapped key leaves memory, used or not
+    #[arg(
+        long,
+        env = "TIDEMARK_KEY_CACHE_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        global = true
+    )]
+    pub key_cache_seconds: u64,
+
+    /// JSON Web Key Set of the identity provider: a file, or the https address where it is published
+    /// [default: a development issuer of our own]
+    #[arg(long, env = "TIDEMARK_JWKS", value_name = "FILE|URL", global = true)]
+    pub jwks: Option<String>,
 
     /// `iss` claim of the identity provider's tokens
     #[arg(long, env = "TIDEMARK_ISSUER", value_name = "URL", global = true)]
@@ -69,6 +99,10 @@ pub struct ConfigArgs {
         global = true
     )]
     pub audience: Vec<String>,
+
+    /// File that names several identity providers, instead of the three settings above
+    #[arg(long, env = "TIDEMARK_ISSUERS", value_name = "FILE", global = true)]
+    pub issuers: Option<PathBuf>,
 
     /// Requests a person may make in 15 minutes; 0 sets no limit [default: 500, of them 200 for sync
     /// and health; no limit with the development issuer]
@@ -114,6 +148,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Wraps all other keys; none stands for the file in the data directory.
     pub master_key: Option<Redacted>,
+    /// How many unwrapped keys stay in memory, and for how long.
+    pub key_cache: CacheLimits,
     /// Whose tokens are accepted; none stands for the development issuer.
     pub identity: Option<IdentityConfig>,
     pub http: HttpConfig,
@@ -139,18 +175,19 @@ impl Redacted {
     }
 }
 
+impl Drop for Redacted {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0).into_bytes();
+        bytes.fill(0);
+        // Without a use after it, the write could be optimised away.
+        std::hint::black_box(&mut bytes);
+    }
+}
+
 impl fmt::Debug for Redacted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
-}
-
-/// An identity provider, by a key set that lies on disk.
-#[derive(Clone, Debug)]
-pub struct IdentityConfig {
-    pub jwks: PathBuf,
-    pub issuer: String,
-    pub audiences: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -189,8 +226,8 @@ pub enum ConfigError {
     KeysAlone,
     #[error("TIDEMARK_LOG is not a filter (try \"info\" or \"info,tidemark=debug\")")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    #[error("TIDEMARK_JWKS needs TIDEMARK_ISSUER and TIDEMARK_AUDIENCE (whose tokens are these?)")]
-    IdentityIncomplete,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("there is no home directory to keep data in (set TIDEMARK_DATA_DIR)")]
     NoDataDirectory,
 }
@@ -219,17 +256,20 @@ impl ConfigArgs {
                 keys: keys.map(|url| parse_url("TIDEMARK_KEYS_URL", &url)).transpose()?,
             },
         };
-        let identity = match (self.jwks, present(self.issuer)) {
-            (None, _) => None,
-            (Some(jwks), Some(issuer)) if !self.audience.is_empty() => {
-                Some(IdentityConfig { jwks, issuer, audiences: self.audience })
-            }
-            (Some(_), _) => return Err(ConfigError::IdentityIncomplete),
+        let one = identity::One {
+            jwks: present(self.jwks),
+            issuer: present(self.issuer),
+            audiences: self.audience,
         };
+        let identity = identity::resolve(one, self.issuers.as_deref())?;
         Ok(Config {
             data_dir,
             database,
             master_key: present(self.master_key).map(Redacted),
+            key_cache: CacheLimits {
+                capacity: self.key_cache,
+                time_to_live: Duration::from_secs(self.key_cache_seconds),
+            },
             identity,
             http: HttpConfig { listen: self.listen, rate_limit: self.rate_limit },
             log: LogConfig { filter: self.log, format: self.log_format },
@@ -298,9 +338,12 @@ mod tests {
             keys_url: None,
             postgres_bin: None,
             master_key: None,
+            key_cache: 10,
+            key_cache_seconds: 5,
             jwks: None,
             issuer: None,
             audience: Vec::new(),
+            issuers: None,
             rate_limit: None,
             listen: ([127, 0, 0, 1], 8480).into(),
             log: "info".to_owned(),

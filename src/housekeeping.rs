@@ -1,4 +1,5 @@
-//! What a server tidies up by itself, at its start and every hour.
+//! What a server tidies up by itself: keys in memory all the time, the rest at its start and every
+//! hour.
 
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use crate::clock;
 use crate::commands::subject;
 use crate::store::Store;
 
-/// How often.
+/// How often unwrapped keys whose time is up are forgotten.
+const SWEEP: Duration = Duration::from_secs(15);
+/// How often everything else.
 const EVERY: Duration = Duration::from_secs(60 * 60);
 /// How long a request that appended nothing is recognised when it comes again.
 const RECEIPTS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -17,8 +20,15 @@ const RECEIPTS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub fn start(store: Store) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(EVERY);
+        let mut sweeps = tokio::time::interval(SWEEP);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = sweeps.tick() => {
+                    store.sealer().keyring().sweep().await;
+                    continue;
+                }
+                _ = ticks.tick() => {}
+            }
             let kept = i64::try_from(RECEIPTS.as_millis()).unwrap_or(i64::MAX);
             match store.prune_receipts(clock::now_ms() - kept).await {
                 Ok(0) => {}

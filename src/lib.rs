@@ -23,3 +23,4 @@ pub mod sealing;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod watch;

@@ -11,13 +11,20 @@ pub const HTTP_REQUESTS: &str = "http_requests_total";
 pub const HTTP_REQUEST_SECONDS: &str = "http_request_seconds";
 pub const HTTP_PANICS: &str = "http_panics_total";
 pub const HTTP_SHED: &str = "http_requests_shed_total";
+pub const TOKENS_REFUSED: &str = "tokens_refused_total";
+pub const JWKS_FETCHES: &str = "jwks_fetches_total";
+pub const JWKS_AGE_SECONDS: &str = "jwks_age_seconds";
 pub const COMMANDS: &str = "commands_total";
 pub const APPEND_SECONDS: &str = "append_seconds";
 pub const APPEND_QUEUE_SECONDS: &str = "append_queue_seconds";
 pub const APPEND_GROUP_SIZE: &str = "append_group_size";
+pub const APPEND_FAILURES: &str = "append_failures_total";
+pub const KEY_ALARMS: &str = "key_alarms_total";
+pub const CHECK_OK: &str = "check_ok";
 pub const LOG_POSITION: &str = "log_position";
 pub const IDEMPOTENT_REPLAYS: &str = "idempotent_replays_total";
 pub const PROJECTOR_LAG_POSITIONS: &str = "projector_lag_positions";
+pub const PROJECTOR_LAG_SECONDS: &str = "projector_lag_seconds";
 pub const PROJECTOR_BATCH_SECONDS: &str = "projector_batch_seconds";
 pub const PROJECTOR_FAILURES: &str = "projector_failures_total";
 pub const PROJECTOR_PARKED: &str = "projector_parked";
@@ -55,6 +62,9 @@ pub const ALL: &[Metric] = &[
     metric(HTTP_REQUEST_SECONDS, Kind::Histogram, Unit::Seconds, "Time to answer by route, method"),
     metric(HTTP_PANICS, Kind::Counter, Unit::Count, "Handlers that panicked"),
     metric(HTTP_SHED, Kind::Counter, Unit::Count, "Requests refused because of load"),
+    metric(TOKENS_REFUSED, Kind::Counter, Unit::Count, "Refused bearer tokens by reason"),
+    metric(JWKS_FETCHES, Kind::Counter, Unit::Count, "Fetches of key sets by issuer and outcome"),
+    metric(JWKS_AGE_SECONDS, Kind::Gauge, Unit::Seconds, "Age of a published key set by issuer"),
     metric(COMMANDS, Kind::Counter, Unit::Count, "Commands by aggregate, command and outcome"),
     metric(APPEND_SECONDS, Kind::Histogram, Unit::Seconds, "Duration of an append by lane"),
     metric(
@@ -64,9 +74,18 @@ pub const ALL: &[Metric] = &[
         "Wait of a command for its append",
     ),
     metric(APPEND_GROUP_SIZE, Kind::Histogram, Unit::Count, "Members committed together"),
+    metric(APPEND_FAILURES, Kind::Counter, Unit::Count, "Appends that the database did not take"),
+    metric(KEY_ALARMS, Kind::Counter, Unit::Count, "Keys that were missing or altered, by kind"),
+    metric(CHECK_OK, Kind::Gauge, Unit::Count, "1 for a condition of readiness that holds, else 0"),
     metric(LOG_POSITION, Kind::Gauge, Unit::Count, "Last position of the log"),
     metric(IDEMPOTENT_REPLAYS, Kind::Counter, Unit::Count, "Requests answered from a receipt"),
     metric(PROJECTOR_LAG_POSITIONS, Kind::Gauge, Unit::Count, "Positions a projector is behind"),
+    metric(
+        PROJECTOR_LAG_SECONDS,
+        Kind::Gauge,
+        Unit::Seconds,
+        "Age of the first event a projector has not seen to",
+    ),
     metric(
         PROJECTOR_BATCH_SECONDS,
         Kind::Histogram,

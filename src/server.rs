@@ -11,14 +11,14 @@ use tokio::task::JoinHandle;
 
 use crate::app::{App, StartError};
 use crate::auth::dev::{DevIssuer, DevIssuerError};
-use crate::auth::{KeySet, KeySetError, TrustedIssuer, Verifier};
-use crate::config::Config;
+use crate::auth::{JwksTiming, KeySet, KeySetError, Keys, RemoteKeys, TrustedIssuer, Verifier};
+use crate::config::{Config, IssuerConfig, JwksSource};
 use crate::http::directory::Directory;
 use crate::http::rate::{Rate, RateClass, default_rates};
 use crate::http::readiness::SystemReadiness;
 use crate::http::state::{AppState, Limits};
 use crate::projector::service::Projectors;
-use crate::{housekeeping, http, metrics};
+use crate::{housekeeping, http, metrics, watch};
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +27,10 @@ pub enum ServeError {
     Start(#[from] StartError),
     #[error("could not open the development issuer")]
     DevIssuer(#[from] DevIssuerError),
-    #[error("could not read TIDEMARK_JWKS")]
-    KeySet(#[from] KeySetError),
+    #[error("could not read the keys of the identity provider {issuer}")]
+    KeySet { issuer: String, source: KeySetError },
+    #[error("could not make an HTTP client to fetch keys with")]
+    Client(#[from] reqwest::Error),
     #[error("could not install metrics")]
     Metrics(#[from] metrics::InstallError),
     #[error("could not listen on {address} (is another server running? set TIDEMARK_LISTEN)")]
@@ -46,6 +48,7 @@ pub struct Server {
     state: AppState,
     projectors: Projectors,
     housekeeping: JoinHandle<()>,
+    watching: JoinHandle<()>,
 }
 
 impl Server {
@@ -65,12 +68,13 @@ impl Server {
     }
 
     async fn in_front_of(app: Arc<App>, config: &Config) -> Result<Self, ServeError> {
-        let verifier = Verifier::new(vec![issuer(config)?]);
+        let verifier = Arc::new(Verifier::new(issuers(config)?));
         let slot = Arc::default();
+        let readiness = SystemReadiness { app: Arc::clone(&slot), verifier: Arc::clone(&verifier) };
         let mut state = AppState::new(
-            Arc::new(verifier),
+            Arc::clone(&verifier),
             Arc::new(Directory(Arc::clone(&slot))),
-            Arc::new(SystemReadiness(Arc::clone(&slot))),
+            Arc::new(readiness.clone()),
             metrics::install()?,
             limits(config),
         );
@@ -84,7 +88,8 @@ impl Server {
         let address = listener.local_addr()?;
         let projectors = Projectors::start(&app.read_pool, &app.source());
         let housekeeping = housekeeping::start(app.store.clone());
-        Ok(Self { app, address, listener, state, projectors, housekeeping })
+        let watching = watch::start(readiness, verifier, Arc::clone(&app));
+        Ok(Self { app, address, listener, state, projectors, housekeeping, watching })
     }
 
     /// Serves until `shutdown` completes, then lets running requests finish and closes everything.
@@ -98,6 +103,7 @@ impl Server {
         http::serve(self.listener, router, shutdown, timing).await?;
         tracing::info!("stopping");
         self.housekeeping.abort();
+        self.watching.abort();
         self.projectors.stop().await;
         self.app.stop().await;
         Ok(())
@@ -105,18 +111,28 @@ impl Server {
 }
 
 /// Whose tokens are accepted.
-fn issuer(config: &Config) -> Result<TrustedIssuer, ServeError> {
+fn issuers(config: &Config) -> Result<Vec<TrustedIssuer>, ServeError> {
     match &config.identity {
-        Some(identity) => Ok(TrustedIssuer {
-            issuer: identity.issuer.clone(),
-            audiences: identity.audiences.iter().cloned().collect(),
-            keys: KeySet::from_file(&identity.jwks)?,
-        }),
+        Some(identity) => identity.issuers.iter().map(trusted).collect(),
         None => {
             tracing::warn!("tokens of the development issuer are accepted; set TIDEMARK_JWKS");
-            Ok(DevIssuer::open(&config.data_dir)?.trusted())
+            Ok(vec![DevIssuer::open(&config.data_dir)?.trusted()])
         }
     }
+}
+
+/// A published key set is fetched when it is needed: a provider that is away keeps no server from
+/// starting.
+fn trusted(config: &IssuerConfig) -> Result<TrustedIssuer, ServeError> {
+    let issuer = config.issuer.clone();
+    let keys: Keys = match &config.jwks {
+        JwksSource::File(path) => KeySet::from_file(path)
+            .map_err(|source| ServeError::KeySet { issuer: issuer.clone(), source })?
+            .into(),
+        JwksSource::Url(url) => RemoteKeys::new(&issuer, url, JwksTiming::default())?.into(),
+    };
+    let audiences = config.audiences.iter().cloned().collect();
+    Ok(TrustedIssuer { issuer, audiences, algorithms: config.algorithms.clone(), keys })
 }
 
 /// Rates guard against strangers. Whoever can read the development key on this machine is none, and

@@ -112,11 +112,8 @@ impl DevIssuer {
             algorithm: Algorithm::EdDSA,
             decoding: DecodingKey::from_ed_der(&self.public),
         };
-        TrustedIssuer {
-            issuer: ISSUER.to_owned(),
-            audiences: BTreeSet::from([AUDIENCE.to_owned()]),
-            keys: KeySet { keys: vec![key] },
-        }
+        let audiences = BTreeSet::from([AUDIENCE.to_owned()]);
+        TrustedIssuer::new(ISSUER, audiences, KeySet { keys: vec![key] })
     }
 
     /// The public key as a JSON Web Key Set.

@@ -1,7 +1,10 @@
 //! Who is calling: verification of bearer tokens, and the development issuer.
 
 pub mod dev;
+pub mod jwks;
 mod keys;
+#[cfg(test)]
+mod published_tests;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -11,7 +14,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use keys::{KeySet, KeySetError};
+pub use jwks::{JwksHealth, JwksTiming, RemoteKeys};
+pub use keys::{ALGORITHMS, KeySet, KeySetError, Keys};
 pub use verify::{TokenError, TrustedIssuer, Verifier};
 
 /// A verified caller, as the identity provider knows them.

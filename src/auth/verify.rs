@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::keys::{Key, KeySet};
+use super::jwks::JwksHealth;
+use super::keys::{ALGORITHMS, Key, KeySet, Keys};
 use super::{Identity, Role};
+use crate::metrics::TOKENS_REFUSED;
 
 /// Difference between clocks that is forgiven on `exp` and `nbf`, in seconds.
 const LEEWAY_S: u64 = 60;
@@ -25,7 +27,17 @@ pub struct TrustedIssuer {
     pub issuer: String,
     /// Accepted client ids: `aud` of id tokens, `client_id` of access tokens.
     pub audiences: BTreeSet<String>,
-    pub keys: KeySet,
+    /// What its tokens may be signed with; a key of another kind in its set is not used.
+    pub algorithms: Vec<Algorithm>,
+    pub keys: Keys,
+}
+
+impl TrustedIssuer {
+    /// An issuer that may use every algorithm we know.
+    pub fn new(issuer: &str, audiences: BTreeSet<String>, keys: impl Into<Keys>) -> Self {
+        let algorithms = ALGORITHMS.to_vec();
+        Self { issuer: issuer.to_owned(), audiences, algorithms, keys: keys.into() }
+    }
 }
 
 /// Checks tokens against the trusted issuers.
@@ -44,6 +56,31 @@ pub enum TokenError {
     Expired,
     #[error("the token is not valid: {0}")]
     Invalid(&'static str),
+    /// Nobody can tell now: the issuer's keys are not to be had. No fault of the token.
+    #[error("the issuer's keys are not available")]
+    Unavailable,
+}
+
+impl TokenError {
+    /// A code for metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Expired => "expired",
+            Self::Invalid(reason) => reason,
+            Self::Unavailable => "keys unavailable",
+        }
+    }
+}
+
+/// What became of a token among the keys of its issuer.
+enum Tried {
+    Verified(Identity),
+    /// Some key signed it, but it says what it must not, or too late.
+    Refused(TokenError),
+    /// No key signed it. With other keys, one might have.
+    NoKeyFits,
 }
 
 #[derive(Deserialize)]
@@ -89,64 +126,110 @@ impl Verifier {
     ///
     /// # Errors
     /// See [`TokenError`]; the header is missing when it is absent or of another scheme.
-    pub fn verify_header(&self, header: Option<&str>) -> Result<Identity, TokenError> {
+    pub async fn verify_header(&self, header: Option<&str>) -> Result<Identity, TokenError> {
+        let verified = self.verify_bearer(header).await;
+        if let Err(error) = &verified {
+            metrics::counter!(TOKENS_REFUSED, "reason" => error.reason()).increment(1);
+        }
+        verified
+    }
+
+    async fn verify_bearer(&self, header: Option<&str>) -> Result<Identity, TokenError> {
         let (scheme, token) = header.unwrap_or_default().trim().split_once(' ').unwrap_or_default();
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(TokenError::Missing);
         }
-        self.verify(token.trim())
+        self.verify(token.trim()).await
     }
 
-    /// The caller named by a token.
+    /// The caller named by a token. Only the keys of the issuer that the token names are tried, and
+    /// each key only with the algorithm it is for.
     ///
     /// # Errors
     /// See [`TokenError`].
-    pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
-        check_shape(token)?;
+    pub async fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        let named = check_shape(token)?;
         let header = decode_header(token).map_err(|_| TokenError::Invalid("header"))?;
         if header.crit.is_some() {
             return Err(TokenError::Invalid("critical header"));
         }
-        let mut refusal = TokenError::Invalid("no key fits");
-        for (issuer, key) in self.candidates(header.kid.as_deref()) {
-            if key.algorithm != header.alg {
-                continue;
-            }
-            match verify_with(token, issuer, key) {
-                Ok(identity) => return Ok(identity),
-                Err(TokenError::Invalid("signature")) => {}
-                Err(error) => refusal = error,
-            }
+        let named = named.as_str().ok_or(TokenError::Invalid("claims"))?;
+        let issuer = self.issuers.iter().find(|issuer| issuer.issuer == named);
+        let issuer = issuer.ok_or(TokenError::Invalid("issuer"))?;
+        if !issuer.algorithms.contains(&header.alg) {
+            return Err(TokenError::Invalid("algorithm"));
         }
-        Err(refusal)
+        let (keys, published) = match &issuer.keys {
+            Keys::Fixed(keys) => (keys.clone(), None),
+            Keys::Published(published) => (published.current().await?, Some(published)),
+        };
+        let tried = match (try_keys(token, &header, issuer, &keys), published) {
+            // The issuer may have new keys.
+            (Tried::NoKeyFits, Some(published)) => match published.newer(&keys).await? {
+                Some(keys) => try_keys(token, &header, issuer, &keys),
+                None => Tried::NoKeyFits,
+            },
+            (tried, _) => tried,
+        };
+        match tried {
+            Tried::Verified(identity) => Ok(identity),
+            Tried::Refused(error) => Err(error),
+            Tried::NoKeyFits => Err(TokenError::Invalid("no key fits")),
+        }
     }
 
-    /// The keys with that id; without one, every key.
-    fn candidates<'a>(
-        &'a self,
-        kid: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a TrustedIssuer, &'a Key)> {
-        let keys = self
-            .issuers
-            .iter()
-            .flat_map(|issuer| issuer.keys.keys.iter().map(move |key| (issuer, key)));
-        keys.filter(move |(_, key)| kid.is_none() || key.id.as_deref() == kid)
+    /// Fetches published keys that are due, so that they are there before somebody asks.
+    pub async fn tend(&self) {
+        let published = self.issuers.iter().filter_map(TrustedIssuer::published);
+        futures_util::future::join_all(published.map(|keys| keys.tend())).await;
+    }
+
+    /// How the published key sets are.
+    pub fn health(&self) -> Vec<JwksHealth> {
+        let published = self.issuers.iter().filter_map(TrustedIssuer::published);
+        published.map(|keys| keys.health()).collect()
     }
 }
 
+impl TrustedIssuer {
+    fn published(&self) -> Option<&super::jwks::RemoteKeys> {
+        match &self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Published(keys) => Some(keys),
+        }
+    }
+}
+
+/// Tries the keys with the token's key id; all keys if it names none.
+fn try_keys(token: &str, header: &Header, issuer: &TrustedIssuer, keys: &KeySet) -> Tried {
+    for key in &keys.keys {
+        let named = header.kid.is_none() || key.id == header.kid;
+        if !named || key.algorithm != header.alg {
+            continue;
+        }
+        match verify_with(token, issuer, key) {
+            Ok(identity) => return Tried::Verified(identity),
+            Err(TokenError::Invalid("signature")) => {}
+            Err(error) => return Tried::Refused(error),
+        }
+    }
+    Tried::NoKeyFits
+}
+
 /// Three base64url parts, the first two JSON objects. What fails here never was a token, so the
-/// client must not try to refresh it.
-fn check_shape(token: &str) -> Result<(), TokenError> {
+/// client must not try to refresh it. Answers the issuer it claims to be from, unverified.
+fn check_shape(token: &str) -> Result<Value, TokenError> {
     let parts: Vec<&str> = token.split('.').collect();
     let [header, claims, signature] = parts[..] else { return Err(TokenError::Malformed) };
     if token.len() > MAX_TOKEN || URL_SAFE_NO_PAD.decode(signature).is_err() {
         return Err(TokenError::Malformed);
     }
-    for part in [header, claims] {
+    let object = |part| {
         let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
-        serde_json::from_slice::<Map<String, Value>>(&bytes).map_err(|_| TokenError::Malformed)?;
-    }
-    Ok(())
+        serde_json::from_slice::<Map<String, Value>>(&bytes).map_err(|_| TokenError::Malformed)
+    };
+    object(header)?;
+    Ok(object(claims)?.remove("iss").unwrap_or(Value::Null))
 }
 
 fn verify_with(token: &str, issuer: &TrustedIssuer, key: &Key) -> Result<Identity, TokenError> {

@@ -111,6 +111,8 @@ struct Line {
     stream_id: String,
     sequence: i64,
     user_id: UserId,
+    /// Of the request that caused the event, as its log lines have it.
+    correlation_id: Option<Uuid>,
     recorded_at: String,
     content: Readability,
     /// Bytes of the readable payload, and of the sealed part.
@@ -279,6 +281,7 @@ impl Line {
             stream_id: event.stream.aggregate_id.clone(),
             sequence: event.sequence,
             user_id: event.user,
+            correlation_id: correlation_of(event),
             recorded_at: report::time(event.recorded_at_ms),
             content,
             payload_bytes: event.payload.len(),
@@ -319,6 +322,12 @@ impl Line {
             Readability::Shredded => "shredded".to_owned(),
         }
     }
+}
+
+/// The id is never sealed.
+fn correlation_of(event: &RawEvent) -> Option<Uuid> {
+    let metadata: serde_json::Value = serde_json::from_str(&event.metadata).ok()?;
+    Uuid::try_parse(metadata.get("correlation_id")?.as_str()?).ok()
 }
 
 fn print(lines: &[Line], output: &Output) -> io::Result<()> {
@@ -372,6 +381,9 @@ fn print_whole(lines: &[Line]) -> io::Result<()> {
         fact("stream", format!("{}/{}", line.stream_type, line.stream_id));
         fact("sequence", line.sequence.to_string());
         fact("person", line.user_id.to_string());
+        if let Some(id) = line.correlation_id {
+            fact("correlation", id.to_string());
+        }
         fact("recorded", line.recorded_at.clone());
         fact("committed", line.committed_at.clone());
         fact("content", line.size());

@@ -9,6 +9,7 @@ pub mod dev;
 mod doctor;
 mod erase;
 mod import;
+mod keys;
 mod log;
 mod migrate;
 mod operator;
@@ -63,6 +64,9 @@ enum Command {
     Verify(verify::Args),
     /// Read and change the public catalogue of products
     Catalogue(catalogue::Args),
+    /// Look after the keys that protect all others
+    #[command(subcommand)]
+    Keys(keys::Action),
     /// Destroy a person's keys, and with them everything they sealed
     Erase(erase::Args),
     /// Tools for working on Tidemark itself
@@ -101,6 +105,7 @@ async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode>
         Command::Doctor(args) => doctor::run(config, &args).await,
         Command::Verify(args) => verify::run(config, &args).await,
         Command::Catalogue(args) => catalogue::run(config, &args).await,
+        Command::Keys(action) => keys::run(config, &action).await,
         Command::Erase(args) => erase::run(config, &args).await,
         Command::Dev(action) => dev::run(&action, &dev::derived()?),
     }
@@ -141,6 +146,9 @@ mod tests {
             "tidemark verify --json all".to_owned(),
             "tidemark import apple-health export.xml --user ada --json".to_owned(),
             "tidemark import apple-health e.xml --url http://h:1 --token t".to_owned(),
+            "tidemark keys status --json".to_owned(),
+            "tidemark keys rotate --batch 50 --json".to_owned(),
+            "tidemark keys rotate-lookup --json".to_owned(),
             "tidemark catalogue define --set name=x --json".to_owned(),
             format!("tidemark catalogue update {id} {{\"name\":\"x\"}}"),
             format!("tidemark catalogue withdraw {id}"),

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -79,6 +80,16 @@ struct Server {
     address: String,
     running: bool,
     ready: bool,
+    /// Its conditions, as `/readyz` tells them.
+    checks: Vec<Condition>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Condition {
+    name: String,
+    ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 /// Says how the system is.
@@ -158,11 +169,15 @@ async fn server(config: &Config) -> Server {
         Ok(client) => client.get(format!("{address}/readyz")).send().await.ok(),
         Err(_) => None,
     };
-    Server {
-        address,
-        running: answer.is_some(),
-        ready: answer.is_some_and(|answer| answer.status().is_success()),
-    }
+    let Some(answer) = answer else {
+        return Server { address, running: false, ready: false, checks: Vec::new() };
+    };
+    let ready = answer.status().is_success();
+    let body: Value = answer.json().await.unwrap_or_default();
+    let place = if ready { "/data/checks" } else { "/error/details/checks" };
+    let checks = body.pointer(place).cloned().unwrap_or_default();
+    let checks = serde_json::from_value(checks).unwrap_or_default();
+    Server { address, running: true, ready, checks }
 }
 
 fn render(status: &Status, terminal: Terminal) -> String {
@@ -186,6 +201,10 @@ fn render(status: &Status, terminal: Terminal) -> String {
         (true, true) => "ready",
     };
     facts.row(["server".to_owned(), format!("{state} at {}", server.address)]);
+    for check in server.checks.iter().filter(|check| !check.ok) {
+        let detail = check.detail.clone().unwrap_or_else(|| "does not hold".to_owned());
+        facts.row([format!("server: {}", check.name), detail]);
+    }
     let mut table = Table::new(["projector", "#generation", "#position", "#behind", "#parked"]);
     for p in projectors {
         table.row([

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use super::load::{self, Stateful};
 use super::subject::create_keys;
 use super::{ATTEMPTS, CommandError, events_of};
-use crate::keys::ServerKey;
+use crate::keys::lookup::LookupName;
+use crate::keys::{Lookup, LookupView};
 use crate::store::{
     Claim, Member, Op, Outcome, PrivacyGuard, ReadError, Reservation, Store, StreamChange,
     SubjectChange, SubjectChangeKind,
@@ -60,16 +61,16 @@ impl From<ReadError> for AccountError {
 #[derive(Clone)]
 pub struct Accounts {
     store: Store,
-    lookup: std::sync::Arc<ServerKey>,
+    lookup: Lookup,
     known: Cache<[u8; 32], UserId>,
 }
 
 impl Accounts {
     /// With the server's lookup key.
-    pub fn new(store: Store, lookup: ServerKey) -> Self {
+    pub fn new(store: Store, lookup: Lookup) -> Self {
         let known =
             Cache::builder().max_capacity(50_000).time_to_live(Duration::from_secs(30)).build();
-        Self { store, lookup: std::sync::Arc::new(lookup), known }
+        Self { store, lookup, known }
     }
 
     /// The account of an identity, created with `profile` if this is its first request.
@@ -83,8 +84,10 @@ impl Accounts {
         profile: &Map<String, Value>,
         metadata: &Metadata,
     ) -> Result<UserId, AccountError> {
-        let pseudonym = self.lookup.lookup_hash(IDENTITY, &[issuer, subject]);
-        if let Some(user) = self.known.get(&pseudonym).await {
+        let mut view = self.lookup.view().await;
+        let mut names = view.names(IDENTITY, &[issuer, subject]);
+        let newest = names.first().map(|name| name.hmac).unwrap_or_default();
+        if let Some(user) = self.known.get(&newest).await {
             // Only that the identity leads here is remembered, not that the account lives.
             return match self.store.subjects().of(user).await?.is_erased() {
                 false => Ok(user),
@@ -92,32 +95,65 @@ impl Accounts {
             };
         }
         for _ in 0..ATTEMPTS {
-            let user = match self.find(&pseudonym).await? {
+            let user = match self.find(&view, &names).await? {
                 Some(user) => user,
-                None => match self.register(&pseudonym, profile, metadata).await? {
+                None if !view.is_fresh() => {
+                    // There may be a newer generation, under which they are known already.
+                    view = self.lookup.fresh().await.map_err(ReadError::Key)?;
+                    names = view.names(IDENTITY, &[issuer, subject]);
+                    continue;
+                }
+                None => match self.register(view.claimed(&names), profile, metadata).await? {
                     Some(user) => user,
                     // Two first requests at once: the other one has made the account.
                     None => continue,
                 },
             };
-            self.known.insert(pseudonym, user).await;
+            self.known.insert(newest, user).await;
             return Ok(user);
         }
         Err(CommandError::Busy.into())
     }
 
-    async fn find(&self, pseudonym: &[u8; 32]) -> Result<Option<UserId>, AccountError> {
-        let holders = self.store.holders(IDENTITY, &[pseudonym.to_vec()]).await?;
-        let Some(holder) = holders.into_iter().next() else { return Ok(None) };
-        if holder.stream.is_none() || self.store.subjects().of(holder.user).await?.is_erased() {
+    async fn find(
+        &self,
+        view: &LookupView,
+        names: &[LookupName],
+    ) -> Result<Option<UserId>, AccountError> {
+        let hmacs: Vec<_> = names.iter().map(|name| name.hmac.to_vec()).collect();
+        let holders = self.store.holders(IDENTITY, &hmacs).await?;
+        let Some(holder) = holders.first() else { return Ok(None) };
+        let user = holder.user;
+        let Some(stream) = &holder.stream else { return Err(AccountError::Erased) };
+        if self.store.subjects().of(user).await?.is_erased() {
             return Err(AccountError::Erased);
         }
-        Ok(Some(holder.user))
+        if view.is_fresh() {
+            let held: Vec<_> = holders.iter().map(|holder| holder.hmac.as_slice()).collect();
+            let wanted = view.claimed(names);
+            let moves = reservations(IDENTITY, user, stream, wanted, names, &held);
+            self.renew(moves).await;
+        }
+        Ok(Some(user))
+    }
+
+    /// Moves names to another generation of the lookup key. Whatever keeps it from happening now,
+    /// there will be a next use.
+    async fn renew(&self, reservations: Vec<Reservation>) {
+        if reservations.is_empty() {
+            return;
+        }
+        let member = Member { reservations, ..Member::default() };
+        match self.store.append(member).await {
+            Ok(Outcome::Appended { .. }) => tracing::debug!("a name moved to the newest key"),
+            Ok(outcome) => tracing::debug!(?outcome, "a name did not move"),
+            Err(error) => tracing::debug!(%error, "a name did not move"),
+        }
     }
 
     async fn register(
         &self,
-        pseudonym: &[u8; 32],
+        claimed: &[LookupName],
         profile: &Map<String, Value>,
         metadata: &Metadata,
     ) -> Result<Option<UserId>, AccountError> {
@@ -128,13 +164,7 @@ impl Accounts {
         let events = load::handle(&mut account, command, &context).await?;
         let mut member = create_keys(&self.store, user, metadata).await.map_err(ReadError::Key)?;
         let stream = StreamId::new("user", user);
-        member.reservations.push(Reservation {
-            scope: IDENTITY,
-            hmac: pseudonym.to_vec(),
-            key_id: Some(self.lookup.key_id()),
-            user,
-            action: Claim::Take(stream.clone()),
-        });
+        member.reservations.extend(reservations(IDENTITY, user, &stream, claimed, claimed, &[]));
         member.streams.push(StreamChange {
             stream,
             user,
@@ -203,7 +233,7 @@ impl Accounts {
             let after = username(&loaded.aggregate);
             let mut member =
                 change_member(&stream, user, loaded.sequence, events, &loaded.aggregate, metadata);
-            if before != after {
+            if before != after || self.lookup.known().is_rotated() {
                 member.reservations = self.rename(user, &stream, [before, after]).await?;
             }
             // Who loses a race for a name looks again and finds it taken.
@@ -215,39 +245,60 @@ impl Accounts {
         Err(CommandError::Busy.into())
     }
 
-    /// Gives up the old user name, if the account holds it, and takes the new one.
+    /// Gives up the old user name, if the account holds it, and takes the new one; or moves the one
+    /// that stays to the newest generation of the lookup key.
     async fn rename(
         &self,
         user: UserId,
         stream: &StreamId,
-        names: [Option<String>; 2],
+        [before, after]: [Option<String>; 2],
     ) -> Result<Vec<Reservation>, AccountError> {
-        let [before, after] =
-            names.map(|name| name.map(|name| self.lookup.lookup_hash(USERNAME, &[&name]).to_vec()));
-        let hmacs: Vec<_> = [&before, &after].into_iter().flatten().cloned().collect();
-        let holders = self.store.holders(USERNAME, &hmacs).await?;
-        let holder = |hmac: &Vec<u8>| holders.iter().find(|holder| holder.hmac == *hmac);
-        let reservation = |hmac: Vec<u8>, action: Claim| Reservation {
-            scope: USERNAME,
-            hmac,
-            key_id: Some(self.lookup.key_id()),
-            user,
-            action,
+        let view = self.lookup.fresh().await.map_err(ReadError::Key)?;
+        let names = |name: &Option<String>| {
+            name.as_ref().map_or_else(Vec::new, |name| view.names(USERNAME, &[name]))
         };
-        let mut reservations = Vec::new();
-        // A name that came with the token was never reserved.
-        if let Some(hmac) = before.filter(|hmac| holder(hmac).is_some_and(|it| it.user == user)) {
-            reservations.push(reservation(hmac, Claim::Release(stream.clone())));
+        let renamed = before != after;
+        let (before, after) = (names(&before), names(&after));
+        let all = if renamed { [before, after.clone()].concat() } else { after.clone() };
+        let hmacs: Vec<_> = all.iter().map(|name| name.hmac.to_vec()).collect();
+        let holders = self.store.holders(USERNAME, &hmacs).await?;
+        let (own, others): (Vec<_>, Vec<_>) =
+            holders.iter().partition(|holder| holder.user == user);
+        if renamed && others.iter().any(|other| after.iter().any(|name| other.hmac == name.hmac)) {
+            return Err(AccountError::UsernameTaken);
         }
-        match after.map(|hmac| (holder(&hmac).map(|it| it.user), hmac)) {
-            Some((Some(other), _)) if other != user => return Err(AccountError::UsernameTaken),
-            Some((None, hmac)) => {
-                reservations.push(reservation(hmac, Claim::Take(stream.clone())));
-            }
-            _ => {}
+        let held: Vec<_> = own.iter().map(|holder| holder.hmac.as_slice()).collect();
+        // A name that came with the token was never reserved, and need not move.
+        if !renamed && held.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(reservations)
+        Ok(reservations(USERNAME, user, stream, view.claimed(&after), &all, &held))
     }
+}
+
+/// What leads from the names that are held to those that are wanted, among `all`.
+fn reservations(
+    scope: &'static str,
+    user: UserId,
+    stream: &StreamId,
+    wanted: &[LookupName],
+    all: &[LookupName],
+    held: &[&[u8]],
+) -> Vec<Reservation> {
+    let is_held = |name: &LookupName| held.contains(&name.hmac.as_slice());
+    let reservation = |name: &LookupName, action| Reservation {
+        scope,
+        hmac: name.hmac.to_vec(),
+        key_id: Some(name.key_id),
+        user,
+        action,
+    };
+    let taken = wanted.iter().filter(|name| !is_held(name));
+    let given = all.iter().filter(|name| is_held(name) && !wanted.contains(name));
+    taken
+        .map(|name| reservation(name, Claim::Take(stream.clone())))
+        .chain(given.map(|name| reservation(name, Claim::Release(stream.clone()))))
+        .collect()
 }
 
 /// The account's user name as names are compared.

@@ -1,5 +1,7 @@
 //! Whether this process can serve, by named conditions.
 
+use std::fmt::Display;
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -7,6 +9,9 @@ use futures_util::future::BoxFuture;
 
 use super::state::{Check, Readiness};
 use crate::app::App;
+use crate::auth::Verifier;
+use crate::clock;
+use crate::metrics::PROJECTOR_LAG_SECONDS;
 use crate::postgres::space;
 use crate::read_models::ReadModel;
 
@@ -14,68 +19,127 @@ use crate::read_models::ReadModel;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The conditions of the running system.
-pub struct SystemReadiness(pub Arc<OnceLock<Arc<App>>>);
+#[derive(Clone)]
+pub struct SystemReadiness {
+    pub app: Arc<OnceLock<Arc<App>>>,
+    pub verifier: Arc<Verifier>,
+}
+
+/// How far a read model is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    pub projector: &'static str,
+    /// In positions.
+    pub lag: i64,
+    /// Age of the first event it has not seen to, in seconds; 0 at the head.
+    pub age_s: i64,
+    /// People it failed on.
+    pub parked: i64,
+}
 
 impl Readiness for SystemReadiness {
     fn checks(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async {
-            let Some(app) = self.0.get() else {
-                let detail = Some("the system is still starting".to_owned());
-                return vec![Check { name: "started".to_owned(), ok: false, detail }];
+            let Some(app) = self.app.get() else {
+                return vec![check("started", Err("the system is still starting".to_owned()))];
             };
-            let log = tokio::time::timeout(PATIENCE, app.store.head()).await;
-            let log = log.map_or_else(
-                |_| Err("no answer".to_owned()),
-                |head| head.map_err(|error| error.to_string()),
+            let keyring = app.store.sealer().keyring();
+            let (log, disk, keys, projectors) = tokio::join!(
+                answered(app.store.is_writable()),
+                answered(space::check(app.store.pool())),
+                answered(keyring.check_master()),
+                answered(behind(app)),
             );
-            let disk = tokio::time::timeout(PATIENCE, space::check(app.store.pool())).await;
-            let disk = disk.map_or_else(
-                |_| Err("no answer".to_owned()),
-                |checked| checked.map_err(|error| error.to_string()),
-            );
-            let keys =
-                tokio::time::timeout(PATIENCE, app.store.sealer().keyring().check_master()).await;
-            let keys = keys.map_or_else(
-                |_| Err("no answer".to_owned()),
-                |checked| checked.map_err(|error| error.to_string()),
-            );
-            let projectors = tokio::time::timeout(PATIENCE, projectors(app)).await;
-            let projectors = projectors.unwrap_or_else(|_| Err("no answer".to_owned()));
+            let log = log.and_then(|writable| match writable {
+                true => Ok(()),
+                false => Err("the database is read-only or a standby".to_owned()),
+            });
+            let appends = match app.store.append_fails() {
+                false => Ok(()),
+                true => Err("the last append failed".to_owned()),
+            };
             vec![
                 check("log", log),
                 check("disk", disk),
+                check("appends", appends),
                 check("keys", keys),
+                identity(&self.verifier),
                 projectors_check(projectors),
             ]
         })
     }
 }
 
-/// One line on each live read model; an error where one has none.
-async fn projectors(app: &App) -> Result<String, String> {
+/// What `question` answers in time.
+async fn answered<T, E: Display>(
+    question: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, question).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer".to_owned()),
+    }
+}
+
+/// How far each read model is behind; an error where one has not been built yet.
+///
+/// # Errors
+/// What is missing, for operators.
+pub async fn behind(app: &App) -> Result<Vec<Behind>, String> {
     let head = app.store.head().await.map_err(|error| error.to_string())?.position;
     let listed = app.generations().await.map_err(|error| error.to_string())?;
-    let mut lines = Vec::new();
+    let mut all = Vec::new();
     for model in ReadModel::ALL {
         let name = model.spec().name;
         let live = listed.iter().find(|one| one.projector == name && one.state == "live");
         let live = live.ok_or_else(|| format!("{name} has not been built yet"))?;
         let lag = (head - live.position).max(0);
-        lines.push(format!("{name}: {lag} behind, {} parked", live.parked));
+        let mut age_s = 0;
+        if lag > 0 {
+            let next = app.store.committed_at(live.position + 1).await;
+            let at = next.map_err(|error| error.to_string())?;
+            age_s = at.map_or(0, |at| (clock::now_ms() - at).max(0) / 1000);
+        }
+        metrics::gauge!(PROJECTOR_LAG_SECONDS, "name" => name).set(age_s as f64);
+        all.push(Behind { projector: name, lag, age_s, parked: live.parked });
     }
-    Ok(lines.join("; "))
+    Ok(all)
 }
 
 /// Lag and parked people are told but do not make the server unready: it answers, and says of
 /// every row how fresh it is.
-fn projectors_check(result: Result<String, String>) -> Check {
+fn projectors_check(result: Result<Vec<Behind>, String>) -> Check {
     let ok = result.is_ok();
-    let detail = match result {
-        Ok(detail) | Err(detail) => detail,
-    };
+    let detail = result.map_or_else(
+        |error| error,
+        |all| {
+            let line =
+                |it: &Behind| format!("{}: {} behind, {} parked", it.projector, it.lag, it.parked);
+            all.iter().map(line).collect::<Vec<_>>().join("; ")
+        },
+    );
     Check { name: "projectors".to_owned(), ok, detail: Some(detail) }
 }
 
-fn check<T>(name: &str, result: Result<T, String>) -> Check {
+/// Whether the tokens of every issuer can be verified. A set that is merely not young is told.
+fn identity(verifier: &Verifier) -> Check {
+    let all = verifier.health();
+    let told = all.iter().filter_map(|set| {
+        let failure = set.failure.as_ref();
+        let cause = failure.map_or("not fetched yet", String::as_str);
+        let age = set.age.map(|age| age.as_secs());
+        (failure.is_some() || !set.usable).then(|| match age {
+            Some(age) => format!("{}: {cause}; keys are {age} s old", set.issuer),
+            None => format!("{}: {cause}; no keys", set.issuer),
+        })
+    });
+    let told: Vec<String> = told.collect();
+    Check {
+        name: "identity".to_owned(),
+        ok: all.iter().all(|set| set.usable),
+        detail: (!told.is_empty()).then(|| told.join("; ")),
+    }
+}
+
+fn check(name: &str, result: Result<(), String>) -> Check {
     Check { name: name.to_owned(), ok: result.is_ok(), detail: result.err() }
 }

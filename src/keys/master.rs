@@ -1,9 +1,15 @@
-//! The key that wraps all others.
+//! The key that wraps all others, and those that did before.
+//!
+//! A process knows one or several master keys, the first being the one that a rotation goes to.
+//! Which of them wraps new keys is for the key store to say, so that all processes agree; the rest
+//! open what they wrapped until a rotation has wrapped it anew.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,16 +18,27 @@ use super::{KeyError, Secret};
 use crate::ids;
 use crate::sealing::{Aad, SealingKey};
 
-/// The file in the data directory; one line of 64 hex digits.
+/// The file in the data directory: lines of 64 hex digits, the newest key first.
 pub const FILE_NAME: &str = "master.key";
+
+/// How often the file is read again at most, when a key turns up that it did not hold.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 const ID_LABEL: &[u8] = b"tidemark master key v1";
 
 /// Why there is no master key to work with. Never quotes the key.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterKeyError {
-    #[error("the master key must be 32 bytes, as 64 hex digits or as base64")]
+    #[error(
+        "a master key must be 32 bytes, as 64 hex digits or as base64; several are separated by \
+         commas, the newest first"
+    )]
     Malformed,
+    #[error(
+        "the master key comes from the configuration, so a new one must too: put it before the \
+         old one in TIDEMARK_MASTER_KEY, separated by a comma, on every server, and rotate then"
+    )]
+    NotOurs,
     #[error("{path} can be read by others than its owner (mode {mode:o}); it must have mode 600")]
     Exposed { path: PathBuf, mode: u32 },
     #[error("cannot read or create the master key in {path}")]
@@ -39,30 +56,16 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// The configured key if there is one, else that of the file in `data_dir`, which is created
-    /// if it does not exist.
-    ///
-    /// # Errors
-    /// [`MasterKeyError`]; a malformed key is never replaced by a new one.
-    pub fn obtain(configured: Option<&str>, data_dir: &Path) -> Result<Self, MasterKeyError> {
-        match configured {
-            Some(text) => Self::parse(text),
-            None => Self::load_or_create(data_dir),
-        }
-    }
-
     /// A key from its text: 64 hex digits, or base64 of 32 bytes.
     ///
     /// # Errors
     /// [`MasterKeyError::Malformed`].
     pub fn parse(text: &str) -> Result<Self, MasterKeyError> {
         let text = text.trim();
-        let mut bytes = [0; 32];
-        if hex::decode_to_slice(text, &mut bytes).is_err() {
-            let decoded = STANDARD.decode(text).map_err(|_| MasterKeyError::Malformed)?;
-            bytes = decoded.try_into().map_err(|_| MasterKeyError::Malformed)?;
-        }
-        Ok(Self::new(&Secret::from(bytes))?)
+        let bytes = hex::decode(text).or_else(|_| STANDARD.decode(text));
+        let bytes = bytes.map_err(|_| MasterKeyError::Malformed)?;
+        let secret = Secret::take(bytes).ok_or(MasterKeyError::Malformed)?;
+        Ok(Self::new(&secret)?)
     }
 
     fn new(secret: &Secret) -> Result<Self, KeyError> {
@@ -79,35 +82,189 @@ impl MasterKey {
         &self.id
     }
 
-    fn load_or_create(data_dir: &Path) -> Result<Self, MasterKeyError> {
-        let path = data_dir.join(FILE_NAME);
-        let failed = |source| MasterKeyError::Io { path: path.clone(), source };
-        if !path.try_exists().map_err(failed)? {
-            create(data_dir, &path)?;
-        }
-        let mode = fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(MasterKeyError::Exposed { path, mode });
-        }
-        Self::parse(&fs::read_to_string(&path).map_err(failed)?)
-    }
-
     pub(super) fn wrap(&self, aad: &Aad, secret: &Secret) -> Result<Vec<u8>, KeyError> {
         self.sealing.seal(aad, secret.expose()).map_err(|_| KeyError::Cipher)
     }
 
     pub(super) fn unwrap(&self, aad: &Aad, wrapped: &[u8]) -> Option<Secret> {
-        let bytes = self.sealing.open(aad, wrapped).ok()?;
-        <[u8; 32]>::try_from(bytes).ok().map(Secret::from)
+        self.sealing.open(aad, wrapped).ok().and_then(Secret::take)
     }
+}
+
+/// The master keys at hand, the newest first; never none.
+#[derive(Debug)]
+pub struct Masters {
+    /// Where a key that is not known yet may turn up; none where the keys are configured.
+    file: Option<PathBuf>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    keys: Vec<Arc<MasterKey>>,
+    looked: Option<Instant>,
+}
+
+impl From<MasterKey> for Masters {
+    fn from(key: MasterKey) -> Self {
+        Self::of(vec![Arc::new(key)], None)
+    }
+}
+
+impl Masters {
+    /// The configured keys if there are any, else those of the file in `data_dir`, which is created
+    /// with one if it does not exist.
+    ///
+    /// # Errors
+    /// [`MasterKeyError`]; a malformed key is never replaced by a new one.
+    pub fn obtain(configured: Option<&str>, data_dir: &Path) -> Result<Self, MasterKeyError> {
+        if let Some(text) = configured {
+            return Ok(Self::of(parse_all(text)?, None));
+        }
+        let path = data_dir.join(FILE_NAME);
+        if !path.try_exists().map_err(|source| MasterKeyError::Io { path: path.clone(), source })? {
+            create(&path)?;
+        }
+        Ok(Self::of(parse_all(&read_private(&path)?)?, Some(path)))
+    }
+
+    fn of(keys: Vec<Arc<MasterKey>>, file: Option<PathBuf>) -> Self {
+        Self { file, known: Mutex::new(Known { keys, looked: None }) }
+    }
+
+    /// The key with this id. If it is not known, the file is looked at again: another process may
+    /// have put a new key there since.
+    pub fn get(&self, id: &str) -> Option<Arc<MasterKey>> {
+        let mut known = self.known();
+        if let Some(key) = known.find(id) {
+            return Some(key);
+        }
+        let path = self.file.as_ref()?;
+        if known.looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
+            return None;
+        }
+        known.looked = Some(Instant::now());
+        match read_private(path).and_then(|text| parse_all(&text)) {
+            Ok(keys) => known.keys = keys,
+            Err(error) => tracing::warn!(%error, "the master key file cannot be read again"),
+        }
+        known.find(id)
+    }
+
+    /// The newest key.
+    pub fn newest(&self) -> Option<Arc<MasterKey>> {
+        self.known().keys.first().cloned()
+    }
+
+    /// The ids of all keys at hand, the newest first.
+    pub fn ids(&self) -> Vec<String> {
+        self.known().keys.iter().map(|key| key.id.clone()).collect()
+    }
+
+    /// Whether the keys lie in a file of ours.
+    pub fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Puts a new key before those of the file, durably; the id of the key.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::NotOurs`] where the keys are configured.
+    pub fn add_new(&self) -> Result<String, MasterKeyError> {
+        let text = hex::encode(Secret::random()?.expose());
+        let id = MasterKey::parse(&text)?.id;
+        self.rewrite(|lines| lines.insert(0, text))?;
+        Ok(id)
+    }
+
+    /// Takes retired keys out of the file. Backups of the key store still need them, so each is kept
+    /// in a file of its own; the paths of these.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::NotOurs`] where the keys are configured.
+    pub fn set_aside(&self, retired: &[String]) -> Result<Vec<PathBuf>, MasterKeyError> {
+        let path = self.file.as_ref().ok_or(MasterKeyError::NotOurs)?;
+        let mut kept = Vec::new();
+        let text = read_private(path)?;
+        for line in lines(&text) {
+            let id = MasterKey::parse(line)?.id;
+            if retired.contains(&id) {
+                let aside = path.with_file_name(format!("{FILE_NAME}.{id}.retired"));
+                match write_private(&aside, line) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(MasterKeyError::Io { path: aside, source: error });
+                    }
+                    _ => kept.push(aside),
+                }
+            }
+        }
+        let stays =
+            |line: &String| MasterKey::parse(line).map_or(true, |key| !retired.contains(&key.id));
+        self.rewrite(|lines| lines.retain(stays))?;
+        Ok(kept)
+    }
+
+    /// Changes the lines of the file, in one step as others see it and one at a time.
+    fn rewrite(&self, change: impl FnOnce(&mut Vec<String>)) -> Result<(), MasterKeyError> {
+        let path = self.file.as_ref().ok_or(MasterKeyError::NotOurs)?;
+        let failed = |source| MasterKeyError::Io { path: path.clone(), source };
+        let directory = File::open(directory_of(path)).map_err(failed)?;
+        directory.lock().map_err(failed)?;
+        let text = read_private(path)?;
+        let mut lines: Vec<String> = lines(&text).map(str::to_owned).collect();
+        change(&mut lines);
+        let text = lines.join("\n");
+        let keys = parse_all(&text)?;
+        let aside = path.with_file_name(format!("{FILE_NAME}.{}", ids::new_id()));
+        write_private(&aside, &text)
+            .and_then(|()| fs::rename(&aside, path))
+            .and_then(|()| directory.sync_all())
+            .map_err(failed)?;
+        self.known().keys = keys;
+        Ok(())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn find(&self, id: &str) -> Option<Arc<MasterKey>> {
+        self.keys.iter().find(|key| key.id == id).cloned()
+    }
+}
+
+/// What stands between commas and line ends.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', '\n', '\r']).map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn parse_all(text: &str) -> Result<Vec<Arc<MasterKey>>, MasterKeyError> {
+    let keys: Vec<Arc<MasterKey>> =
+        lines(text).map(|line| MasterKey::parse(line).map(Arc::new)).collect::<Result<_, _>>()?;
+    if keys.is_empty() { Err(MasterKeyError::Malformed) } else { Ok(keys) }
+}
+
+fn read_private(path: &Path) -> Result<String, MasterKeyError> {
+    let failed = |source| MasterKeyError::Io { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(MasterKeyError::Exposed { path: path.to_owned(), mode });
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
 }
 
 /// Writes a new key aside and links it into place: a crash leaves no half-written key, and of two
 /// processes that start at once the second uses the first one's.
-fn create(data_dir: &Path, path: &Path) -> Result<(), MasterKeyError> {
+fn create(path: &Path) -> Result<(), MasterKeyError> {
     let failed = |source| MasterKeyError::Io { path: path.to_owned(), source };
     let text = hex::encode(Secret::random()?.expose());
-    let aside = data_dir.join(format!("{FILE_NAME}.{}", ids::new_id()));
+    let aside = path.with_file_name(format!("{FILE_NAME}.{}", ids::new_id()));
 
     let linked = write_private(&aside, &text).and_then(|()| fs::hard_link(&aside, path));
     let removed = fs::remove_file(&aside);
@@ -115,7 +272,7 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), MasterKeyError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => removed.map_err(failed)?,
     }
-    File::open(data_dir).and_then(|directory| directory.sync_all()).map_err(failed)
+    File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
@@ -152,9 +309,9 @@ mod tests {
     #[test]
     fn is_created_once_and_for_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
-        let first = MasterKey::obtain(None, dir.path()).unwrap();
-        let second = MasterKey::obtain(None, dir.path()).unwrap();
-        assert_eq!(first.id(), second.id());
+        let first = Masters::obtain(None, dir.path()).unwrap();
+        let second = Masters::obtain(None, dir.path()).unwrap();
+        assert_eq!(first.ids(), second.ids());
 
         let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
         assert_eq!(files, [dir.path().join(FILE_NAME)]);
@@ -164,8 +321,8 @@ mod tests {
     #[test]
     fn processes_that_start_at_once_agree() {
         let dir = tempfile::tempdir().unwrap();
-        let obtain = || MasterKey::obtain(None, dir.path()).unwrap().id().to_owned();
-        let ids: Vec<String> = std::thread::scope(|scope| {
+        let obtain = || Masters::obtain(None, dir.path()).unwrap().ids();
+        let ids: Vec<Vec<String>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(obtain)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
@@ -175,27 +332,75 @@ mod tests {
     #[test]
     fn a_file_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        MasterKey::obtain(None, dir.path()).unwrap();
+        Masters::obtain(None, dir.path()).unwrap();
         let path = dir.path().join(FILE_NAME);
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let refused = MasterKey::obtain(None, dir.path());
+        let refused = Masters::obtain(None, dir.path());
         assert!(matches!(refused, Err(MasterKeyError::Exposed { mode: 0o640, .. })));
     }
 
     #[test]
     fn a_damaged_file_is_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        MasterKey::obtain(None, dir.path()).unwrap();
+        Masters::obtain(None, dir.path()).unwrap();
         let path = dir.path().join(FILE_NAME);
         fs::write(&path, "").unwrap();
-        assert!(matches!(MasterKey::obtain(None, dir.path()), Err(MasterKeyError::Malformed)));
+        assert!(matches!(Masters::obtain(None, dir.path()), Err(MasterKeyError::Malformed)));
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
     }
 
     #[test]
     fn the_configured_key_wins() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(MasterKey::obtain(Some(HEX), dir.path()).unwrap().id(), "fb73bf2f00ed01e3");
+        let masters = Masters::obtain(Some(HEX), dir.path()).unwrap();
+        assert_eq!(masters.ids(), ["fb73bf2f00ed01e3"]);
         assert!(!dir.path().join(FILE_NAME).exists());
+    }
+
+    #[test]
+    fn several_keys_are_known_the_newest_first() {
+        let other = "ff".repeat(32);
+        let masters = Masters::obtain(Some(&format!("{other}, {HEX}")), Path::new("/")).unwrap();
+        let newest = masters.newest().unwrap();
+        assert_eq!(newest.id(), MasterKey::parse(&other).unwrap().id());
+        assert_eq!(masters.ids(), [newest.id(), "fb73bf2f00ed01e3"]);
+        assert!(masters.get("fb73bf2f00ed01e3").is_some() && masters.get("no").is_none());
+        assert!(matches!(masters.add_new(), Err(MasterKeyError::NotOurs)));
+        assert!(Masters::obtain(Some(&format!("{HEX},secret")), Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn a_new_key_in_the_file_is_found_by_who_needs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Masters::obtain(None, dir.path()).unwrap();
+        let old = running.ids();
+        let operator = Masters::obtain(None, dir.path()).unwrap();
+        let new = operator.add_new().unwrap();
+        assert_eq!(operator.ids(), [new.clone(), old[0].clone()]);
+        assert_eq!(running.ids(), old, "nobody has asked yet");
+        assert_eq!(running.get(&new).unwrap().id(), new);
+        assert!(running.get(&old[0]).is_some());
+        let path = dir.path().join(FILE_NAME);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left behind");
+
+        let kept = operator.set_aside(&old).unwrap();
+        assert_eq!(Masters::obtain(None, dir.path()).unwrap().ids(), [new]);
+        let kept = fs::read_to_string(&kept[0]).unwrap();
+        assert_eq!(MasterKey::parse(&kept).unwrap().id(), old[0], "backups still need it");
+    }
+
+    #[test]
+    fn two_who_add_a_key_at_once_lose_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        Masters::obtain(None, dir.path()).unwrap();
+        let add = || Masters::obtain(None, dir.path()).unwrap().add_new().unwrap();
+        let added: Vec<String> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(add)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let all = Masters::obtain(None, dir.path()).unwrap().ids();
+        assert_eq!(all.len(), 7);
+        assert!(added.iter().all(|id| all.contains(id)));
     }
 }

@@ -10,7 +10,9 @@
 //! | [`subject`] | a person's key and its commitment |
 //! | [`hashes`] | keyed hashes and ids derived from keys |
 //! | [`server`] | the server's own keys |
-//! | [`master`] | the key that wraps all others |
+//! | [`lookup`] | the generations of the key of pseudonyms, and which to use when |
+//! | [`master`] | the keys that wrap all others |
+//! | [`rotate`] | wrapping everything anew under another master key |
 //! | [`store`], [`postgres`] | where wrapped keys lie |
 //!
 //! Invariants: a key is durable before it is handed out; a missing or altered key is an error that
@@ -18,8 +20,10 @@
 
 pub mod hashes;
 pub mod keyring;
+pub mod lookup;
 pub mod master;
 pub mod postgres;
+pub mod rotate;
 pub mod server;
 pub mod store;
 pub mod subject;
@@ -28,11 +32,14 @@ mod secret;
 
 pub use hashes::{HealthHashes, IdentityHashes, Pseudonym, SampleIds, TombstoneHashes};
 pub use keyring::{CacheLimits, Keyring};
-pub use master::{MasterKey, MasterKeyError};
+pub use lookup::{Lookup, LookupView};
+pub use master::{MasterKey, MasterKeyError, Masters};
 pub use postgres::PostgresKeyStore;
 pub use secret::Secret;
 pub use server::{ServerKey, ServerKeyName};
-pub use store::{KeyStore, StoredServerKey, StoredSubjectKey};
+pub use store::{
+    KeyStore, MasterState, Rewrapped, StoredMaster, StoredServerKey, StoredSubjectKey, Wrapped,
+};
 pub use subject::{Commitment, KeyStatus, SubjectKey, SubjectKeyRef};
 
 use aggregates::Purpose;
@@ -54,8 +61,20 @@ pub enum KeyError {
     #[error("the server's {name} key does not exist")]
     NoServerKey { name: ServerKeyName },
     /// Stored keys are wrapped by another master key than the one at hand.
-    #[error("keys are wrapped by master key {wrapped_by}, but the master key at hand is {at_hand}")]
+    #[error(
+        "keys are wrapped by master key {wrapped_by}, which is not at hand (known: {at_hand}); \
+         give this process that key too, in TIDEMARK_MASTER_KEY or in master.key"
+    )]
     OtherMaster { wrapped_by: String, at_hand: String },
+    /// A rotation has retired the master key; it is not taken back into use.
+    #[error("master key {kek_id} was retired by a rotation; put a new one before it")]
+    RetiredMaster { kek_id: String },
+    /// The key store does not settle on a master key to wrap new keys with.
+    #[error("the key store has no current master key")]
+    NoMaster,
+    /// The newest generation of a key is not known everywhere yet.
+    #[error("the newest {name} key was made {age_s} s ago; the next can follow after {rest_s} s")]
+    TooSoon { name: ServerKeyName, age_s: i64, rest_s: i64 },
     /// A key of one purpose was asked for what only another one gives.
     #[error("a key for {has} cannot do what needs the key for {needs}")]
     WrongPurpose { has: Purpose, needs: Purpose },
@@ -70,7 +89,17 @@ pub enum KeyError {
 impl KeyError {
     /// Whether someone has to look at it: keys vanish or change only by fault or by attack.
     pub fn is_alarm(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::Corrupt { .. } | Self::OtherMaster { .. })
+        self.alarm().is_some()
+    }
+
+    /// What kind of alarm it is.
+    pub fn alarm(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing { .. } => Some("missing"),
+            Self::Corrupt { .. } => Some("corrupt"),
+            Self::OtherMaster { .. } => Some("other master"),
+            _ => None,
+        }
     }
 }
 

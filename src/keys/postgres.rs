@@ -10,12 +10,13 @@ use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
+use super::store::{MasterState, Rewrapped, StoredMaster, Wrapped};
 use super::{KeyError, KeyStore, ServerKeyName, StoredServerKey, StoredSubjectKey};
 
 /// Two processes that start at once would trip over each other's `CREATE TABLE IF NOT EXISTS`.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('tidemark keys', 0))";
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS subject_keys (
          key_id uuid PRIMARY KEY,
          user_id uuid NOT NULL,
@@ -32,6 +33,19 @@ const MIGRATIONS: [&str; 3] = [
          kek_id text NOT NULL,
          created_at timestamptz NOT NULL,
          PRIMARY KEY (name, generation))",
+    "CREATE TABLE IF NOT EXISTS master_keys (
+         number integer GENERATED ALWAYS AS IDENTITY,
+         kek_id text PRIMARY KEY,
+         state text NOT NULL CHECK (state IN ('current', 'accepted', 'retired')),
+         since timestamptz NOT NULL DEFAULT now())",
+    "CREATE UNIQUE INDEX IF NOT EXISTS master_keys_current
+         ON master_keys (state) WHERE state = 'current'",
+    // A store from before rotation was thought of: what wraps its keys is the current one.
+    "INSERT INTO master_keys (kek_id, state)
+     SELECT kek_id, CASE WHEN row_number() OVER (ORDER BY count(*) DESC) = 1
+                         THEN 'current' ELSE 'accepted' END
+     FROM (SELECT kek_id FROM subject_keys UNION ALL SELECT kek_id FROM server_keys) AS wrapped
+     WHERE NOT EXISTS (SELECT FROM master_keys) GROUP BY kek_id",
 ];
 
 /// Whatever the database's default is, a key that was reported stored or destroyed is.
@@ -39,7 +53,8 @@ const DURABLE: &str = "SET LOCAL synchronous_commit = on";
 
 const INSERT_SUBJECT: &str = "
     INSERT INTO subject_keys (key_id, user_id, purpose, wrapped, kek_id, created_at)
-    VALUES ($1, $2, $3, $4, $5, to_timestamp($6 / 1000.0))";
+    SELECT $1, $2, $3, $4, $5, to_timestamp($6 / 1000.0)
+    FROM master_keys WHERE kek_id = $5 AND state = 'current' FOR SHARE";
 
 const FIND_SUBJECT: &str = "
     SELECT key_id, user_id, purpose, wrapped, kek_id,
@@ -53,18 +68,63 @@ const LIST_SUBJECT: &str = "
 
 const DELETE_SUBJECT: &str = "DELETE FROM subject_keys WHERE key_id = $1";
 
+const HOLD_CURRENT: &str =
+    "SELECT true FROM master_keys WHERE kek_id = $1 AND state = 'current' FOR SHARE";
+
 const INSERT_SERVER: &str = "
     INSERT INTO server_keys (name, generation, key_id, wrapped, kek_id, created_at)
-    VALUES ($1, $2, $3, $4, $5, to_timestamp($6 / 1000.0))
+    VALUES ($1, $2, $3, $4, $5, greatest(to_timestamp($6 / 1000.0), now()))
     ON CONFLICT (name, generation) DO NOTHING";
 
 const LIST_SERVER: &str = "
-    SELECT key_id, generation, wrapped, kek_id,
-           (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+    SELECT key_id, name, generation, wrapped, kek_id,
+           (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+           (extract(epoch FROM clock_timestamp() - created_at) * 1000)::bigint AS age_ms
     FROM server_keys WHERE name = $1 ORDER BY generation DESC";
 
-const LIST_KEKS: &str = "
-    SELECT kek_id FROM subject_keys UNION SELECT kek_id FROM server_keys ORDER BY kek_id";
+const LIST_MASTERS: &str = "SELECT kek_id, state FROM master_keys ORDER BY number";
+
+/// Two rotations at once, or two processes that offer the first key, take turns.
+const LOCK_MASTERS: &str = "LOCK TABLE master_keys IN SHARE ROW EXCLUSIVE MODE";
+
+const SUPERSEDE: &str = "
+    UPDATE master_keys SET state = 'accepted', since = now()
+    WHERE state = 'current' AND kek_id <> $1";
+
+const MAKE_CURRENT: &str = "
+    INSERT INTO master_keys (kek_id, state) VALUES ($1, 'current')
+    ON CONFLICT (kek_id) DO UPDATE SET state = 'current', since = now()
+    WHERE master_keys.state = 'accepted'";
+
+const PAGE_NOT_UNDER: &str = "
+    SELECT key_id, user_id, purpose, wrapped, kek_id,
+           (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+    FROM subject_keys WHERE key_id > $2 AND kek_id <> $1 ORDER BY key_id LIMIT $3";
+
+const REWRAP_SUBJECTS: &str = "
+    UPDATE subject_keys k SET wrapped = w.wrapped, kek_id = $4
+    FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS w(key_id, was, wrapped)
+    WHERE k.key_id = w.key_id AND k.kek_id = w.was
+      AND EXISTS (SELECT FROM master_keys WHERE kek_id = $4 AND state = 'current')";
+
+const REWRAP_SERVER: &str = "
+    UPDATE server_keys k SET wrapped = w.wrapped, kek_id = $4
+    FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS w(key_id, was, wrapped)
+    WHERE k.key_id = w.key_id AND k.kek_id = w.was
+      AND EXISTS (SELECT FROM master_keys WHERE kek_id = $4 AND state = 'current')";
+
+const RETIRE: &str = "
+    UPDATE master_keys m SET state = 'retired', since = now() WHERE state = 'accepted'
+       AND NOT EXISTS (SELECT FROM subject_keys k WHERE k.kek_id = m.kek_id)
+       AND NOT EXISTS (SELECT FROM server_keys k WHERE k.kek_id = m.kek_id)
+    RETURNING kek_id";
+
+const COUNT_WRAPPED: &str = "
+    SELECT kek_id, sum(subject)::bigint, sum(server)::bigint FROM (
+        SELECT kek_id, count(*) AS subject, 0 AS server FROM subject_keys GROUP BY 1
+        UNION ALL
+        SELECT kek_id, 0, count(*) FROM server_keys GROUP BY 1) AS counted
+    GROUP BY kek_id ORDER BY kek_id";
 
 /// A [`KeyStore`] in Postgres.
 #[derive(Clone, Debug)]
@@ -91,7 +151,30 @@ impl PostgresKeyStore {
         }
         transaction.commit().await
     }
+
+    async fn make_current_in(&self, kek_id: &str, only_first: bool) -> Result<bool, sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query(DURABLE).execute(&mut *transaction).await?;
+        sqlx::query(LOCK_MASTERS).execute(&mut *transaction).await?;
+        let known: Vec<MasterRow> =
+            sqlx::query_as(LIST_MASTERS).fetch_all(&mut *transaction).await?;
+        if only_first && !known.is_empty() {
+            return Ok(true);
+        }
+        let is = |state| known.iter().any(|(known, is)| known == kek_id && is == state);
+        if is("retired") {
+            return Ok(false);
+        }
+        if !is("current") {
+            sqlx::query(SUPERSEDE).bind(kek_id).execute(&mut *transaction).await?;
+            sqlx::query(MAKE_CURRENT).bind(kek_id).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
 }
+
+type MasterRow = (String, String);
 
 #[derive(FromRow)]
 struct SubjectRow {
@@ -127,14 +210,15 @@ struct ServerRow {
     wrapped: Vec<u8>,
     kek_id: String,
     created_at_ms: i64,
+    age_ms: i64,
 }
 
 impl KeyStore for PostgresKeyStore {
-    fn insert(&self, key: StoredSubjectKey) -> BoxFuture<'_, Result<(), KeyError>> {
+    fn insert(&self, key: StoredSubjectKey) -> BoxFuture<'_, Result<bool, KeyError>> {
         async move {
             let mut transaction = self.pool.begin().await?;
             sqlx::query(DURABLE).execute(&mut *transaction).await?;
-            sqlx::query(INSERT_SUBJECT)
+            let inserted = sqlx::query(INSERT_SUBJECT)
                 .bind(key.key_id)
                 .bind(key.user.0)
                 .bind(key.purpose.as_str())
@@ -143,9 +227,10 @@ impl KeyStore for PostgresKeyStore {
                 .bind(key.created_at_ms)
                 .execute(&mut *transaction)
                 .await?;
-            transaction.commit().await
+            transaction.commit().await?;
+            Ok(inserted.rows_affected() > 0)
         }
-        .map(|result| result.map_err(unavailable))
+        .map(|result: Result<bool, sqlx::Error>| result.map_err(unavailable))
         .boxed()
     }
 
@@ -186,10 +271,17 @@ impl KeyStore for PostgresKeyStore {
         .boxed()
     }
 
-    fn insert_server(&self, key: StoredServerKey) -> BoxFuture<'_, Result<(), KeyError>> {
+    fn insert_server(&self, key: StoredServerKey) -> BoxFuture<'_, Result<bool, KeyError>> {
         async move {
             let mut transaction = self.pool.begin().await?;
             sqlx::query(DURABLE).execute(&mut *transaction).await?;
+            let current: Option<bool> = sqlx::query_scalar(HOLD_CURRENT)
+                .bind(&key.kek_id)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            if current.is_none() {
+                return Ok(false);
+            }
             sqlx::query(INSERT_SERVER)
                 .bind(key.name.as_str())
                 .bind(key.generation)
@@ -199,9 +291,10 @@ impl KeyStore for PostgresKeyStore {
                 .bind(key.created_at_ms)
                 .execute(&mut *transaction)
                 .await?;
-            transaction.commit().await
+            transaction.commit().await?;
+            Ok(true)
         }
-        .map(|result| result.map_err(unavailable))
+        .map(|result: Result<bool, sqlx::Error>| result.map_err(unavailable))
         .boxed()
     }
 
@@ -222,17 +315,100 @@ impl KeyStore for PostgresKeyStore {
                 wrapped: row.wrapped,
                 kek_id: row.kek_id,
                 created_at_ms: row.created_at_ms,
+                age_ms: row.age_ms,
             };
             Ok(rows.into_iter().map(stored).collect())
         }
         .boxed()
     }
 
-    fn kek_ids(&self) -> BoxFuture<'_, Result<Vec<String>, KeyError>> {
-        sqlx::query_scalar(LIST_KEKS)
+    fn masters(&self) -> BoxFuture<'_, Result<Vec<StoredMaster>, KeyError>> {
+        async move {
+            let rows: Vec<MasterRow> =
+                sqlx::query_as(LIST_MASTERS).fetch_all(&self.pool).await.map_err(unavailable)?;
+            let stored = |(kek_id, state): MasterRow| {
+                // The table admits no other state.
+                let state = MasterState::parse(&state).unwrap_or(MasterState::Accepted);
+                StoredMaster { kek_id, state }
+            };
+            Ok(rows.into_iter().map(stored).collect())
+        }
+        .boxed()
+    }
+
+    fn make_current(&self, kek_id: &str, only_first: bool) -> BoxFuture<'_, Result<(), KeyError>> {
+        let kek_id = kek_id.to_owned();
+        async move {
+            match self.make_current_in(&kek_id, only_first).await.map_err(unavailable)? {
+                true => Ok(()),
+                false => Err(KeyError::RetiredMaster { kek_id }),
+            }
+        }
+        .boxed()
+    }
+
+    fn subjects_not_under(
+        &self,
+        kek_id: &str,
+        after: Uuid,
+        limit: i64,
+    ) -> BoxFuture<'_, Result<Vec<StoredSubjectKey>, KeyError>> {
+        let kek_id = kek_id.to_owned();
+        async move {
+            let rows: Vec<SubjectRow> = sqlx::query_as(PAGE_NOT_UNDER)
+                .bind(kek_id)
+                .bind(after)
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(unavailable)?;
+            rows.into_iter().map(StoredSubjectKey::try_from).collect()
+        }
+        .boxed()
+    }
+
+    fn rewrap(&self, keys: Vec<Rewrapped>, to: &str) -> BoxFuture<'_, Result<u64, KeyError>> {
+        let to = to.to_owned();
+        async move {
+            let ids: Vec<Uuid> = keys.iter().map(|key| key.key_id).collect();
+            let from: Vec<&str> = keys.iter().map(|key| key.from.as_str()).collect();
+            let wrapped: Vec<&[u8]> = keys.iter().map(|key| key.wrapped.as_slice()).collect();
+            let mut transaction = self.pool.begin().await?;
+            sqlx::query(DURABLE).execute(&mut *transaction).await?;
+            let mut replaced = 0;
+            for statement in [REWRAP_SUBJECTS, REWRAP_SERVER] {
+                let done = sqlx::query(statement)
+                    .bind(&ids)
+                    .bind(&from)
+                    .bind(&wrapped)
+                    .bind(&to)
+                    .execute(&mut *transaction)
+                    .await?;
+                replaced += done.rows_affected();
+            }
+            transaction.commit().await?;
+            Ok(replaced)
+        }
+        .map(|result: Result<u64, sqlx::Error>| result.map_err(unavailable))
+        .boxed()
+    }
+
+    fn retire_unused(&self) -> BoxFuture<'_, Result<Vec<String>, KeyError>> {
+        sqlx::query_scalar(RETIRE)
             .fetch_all(&self.pool)
             .map(|result| result.map_err(unavailable))
             .boxed()
+    }
+
+    fn wrapped(&self) -> BoxFuture<'_, Result<Vec<Wrapped>, KeyError>> {
+        async move {
+            let rows: Vec<(String, i64, i64)> =
+                sqlx::query_as(COUNT_WRAPPED).fetch_all(&self.pool).await.map_err(unavailable)?;
+            let counted =
+                |(kek_id, subject_keys, server_keys)| Wrapped { kek_id, subject_keys, server_keys };
+            Ok(rows.into_iter().map(counted).collect())
+        }
+        .boxed()
     }
 }
 

@@ -25,6 +25,18 @@ impl Secret {
         Ok(secret)
     }
 
+    /// Takes 32 bytes over; what they lay in is overwritten.
+    pub(super) fn take(mut bytes: Vec<u8>) -> Option<Self> {
+        let mut secret = Self([0; 32]);
+        let fits = bytes.len() == secret.0.len();
+        if fits {
+            secret.0.copy_from_slice(&bytes);
+        }
+        bytes.fill(0);
+        black_box(&mut bytes);
+        fits.then_some(secret)
+    }
+
     /// The bytes themselves.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0

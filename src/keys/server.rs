@@ -21,6 +21,8 @@ pub enum ServerKeyName {
 }
 
 impl ServerKeyName {
+    pub const ALL: [Self; 3] = [Self::Lookup, Self::Cursor, Self::Signing];
+
     /// The stable name, as stored.
     pub fn as_str(self) -> &'static str {
         match self {

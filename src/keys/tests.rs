@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, ready};
 use uuid::Uuid;
 
 use super::*;
-use crate::{clock, ids};
+use crate::ids;
 
 const MASTER: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const OTHER_MASTER: &str = "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -18,6 +18,7 @@ const OTHER_MASTER: &str = "ff0102030405060708090a0b0c0d0e0f10111213141516171819
 struct MemoryKeyStore {
     subjects: Mutex<BTreeMap<Uuid, StoredSubjectKey>>,
     server: Mutex<Vec<StoredServerKey>>,
+    masters: Mutex<Vec<StoredMaster>>,
 }
 
 impl MemoryKeyStore {
@@ -28,12 +29,24 @@ impl MemoryKeyStore {
     fn server<T>(&self, act: impl FnOnce(&mut Vec<StoredServerKey>) -> T) -> T {
         act(&mut self.server.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn masters_locked<T>(&self, act: impl FnOnce(&mut Vec<StoredMaster>) -> T) -> T {
+        act(&mut self.masters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_current(&self, kek_id: &str) -> bool {
+        let current = |it: &StoredMaster| it.kek_id == kek_id && it.state == MasterState::Current;
+        self.masters_locked(|masters| masters.iter().any(current))
+    }
 }
 
 impl KeyStore for MemoryKeyStore {
-    fn insert(&self, key: StoredSubjectKey) -> BoxFuture<'_, Result<(), KeyError>> {
-        self.subjects(|keys| keys.insert(key.key_id, key));
-        ready(Ok(())).boxed()
+    fn insert(&self, key: StoredSubjectKey) -> BoxFuture<'_, Result<bool, KeyError>> {
+        let current = self.is_current(&key.kek_id);
+        if current {
+            self.subjects(|keys| keys.insert(key.key_id, key));
+        }
+        ready(Ok(current)).boxed()
     }
 
     fn find(&self, key_id: Uuid) -> BoxFuture<'_, Result<Option<StoredSubjectKey>, KeyError>> {
@@ -51,14 +64,15 @@ impl KeyStore for MemoryKeyStore {
         ready(Ok(self.subjects(|keys| keys.remove(&key_id).is_some()))).boxed()
     }
 
-    fn insert_server(&self, key: StoredServerKey) -> BoxFuture<'_, Result<(), KeyError>> {
+    fn insert_server(&self, key: StoredServerKey) -> BoxFuture<'_, Result<bool, KeyError>> {
+        let current = self.is_current(&key.kek_id);
         self.server(|keys| {
             let taken = keys.iter().any(|k| (k.name, k.generation) == (key.name, key.generation));
-            if !taken {
+            if !taken && current {
                 keys.push(key);
             }
         });
-        ready(Ok(())).boxed()
+        ready(Ok(current)).boxed()
     }
 
     fn server_keys(
@@ -73,9 +87,54 @@ impl KeyStore for MemoryKeyStore {
         ready(Ok(self.server(named))).boxed()
     }
 
-    fn kek_ids(&self) -> BoxFuture<'_, Result<Vec<String>, KeyError>> {
-        let ids = self.subjects(|keys| keys.values().map(|key| key.kek_id.clone()).collect());
-        ready(Ok(ids)).boxed()
+    fn masters(&self) -> BoxFuture<'_, Result<Vec<StoredMaster>, KeyError>> {
+        ready(Ok(self.masters_locked(|masters| masters.clone()))).boxed()
+    }
+
+    fn make_current(&self, kek_id: &str, only_first: bool) -> BoxFuture<'_, Result<(), KeyError>> {
+        self.masters_locked(|masters| {
+            if only_first && !masters.is_empty() {
+                return;
+            }
+            masters.iter_mut().for_each(|it| it.state = MasterState::Accepted);
+            masters.retain(|it| it.kek_id != kek_id);
+            masters.push(StoredMaster { kek_id: kek_id.to_owned(), state: MasterState::Current });
+        });
+        ready(Ok(())).boxed()
+    }
+
+    fn subjects_not_under(
+        &self,
+        kek_id: &str,
+        after: Uuid,
+        limit: i64,
+    ) -> BoxFuture<'_, Result<Vec<StoredSubjectKey>, KeyError>> {
+        let page = self.subjects(|keys| {
+            let others = keys.values().filter(|key| key.kek_id != kek_id && key.key_id > after);
+            others.take(usize::try_from(limit).unwrap()).cloned().collect()
+        });
+        ready(Ok(page)).boxed()
+    }
+
+    fn rewrap(&self, anew: Vec<Rewrapped>, to: &str) -> BoxFuture<'_, Result<u64, KeyError>> {
+        let mut replaced = 0;
+        self.subjects(|keys| {
+            for Rewrapped { key_id, from, wrapped } in anew {
+                if let Some(key) = keys.get_mut(&key_id).filter(|key| key.kek_id == from) {
+                    (key.wrapped, key.kek_id) = (wrapped, to.to_owned());
+                    replaced += 1;
+                }
+            }
+        });
+        ready(Ok(replaced)).boxed()
+    }
+
+    fn retire_unused(&self) -> BoxFuture<'_, Result<Vec<String>, KeyError>> {
+        ready(Ok(Vec::new())).boxed()
+    }
+
+    fn wrapped(&self) -> BoxFuture<'_, Result<Vec<Wrapped>, KeyError>> {
+        ready(Ok(Vec::new())).boxed()
     }
 }
 
@@ -226,64 +285,79 @@ async fn server_keys_are_made_once_and_never_silently() {
     assert_ne!(lookup.secret().expose(), cursor.secret().expose());
 }
 
-/// The database to test against, if one is configured; its tables are shared by all runs.
-async fn postgres() -> Option<PostgresKeyStore> {
-    let url = std::env::var("TIDEMARK_TEST_DATABASE_URL").ok()?;
-    let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    Some(PostgresKeyStore::open(pool).await.unwrap())
+/// A generation of the lookup key that this process read so long ago.
+async fn read_before(keyring: &Keyring, ago: std::time::Duration) -> Lookup {
+    let lookup = Lookup::open(keyring.clone()).await.unwrap();
+    lookup.backdate(ago);
+    lookup
 }
 
 #[tokio::test]
-async fn postgres_keeps_what_it_is_given() {
-    let Some(store) = postgres().await else { return };
-    let user = UserId(ids::new_id());
-    let now = clock::now_ms();
-    let key = |purpose, created_at_ms| StoredSubjectKey {
-        key_id: ids::new_id(),
-        user,
-        purpose,
-        wrapped: vec![0, 1, 255],
-        kek_id: "kek".to_owned(),
-        created_at_ms,
+async fn nobody_claims_by_generations_read_long_ago() {
+    let store = Arc::new(MemoryKeyStore::default());
+    let keyring = keyring_over(Arc::clone(&store) as _, MASTER);
+    keyring.get_or_create_server_key(ServerKeyName::Lookup).await.unwrap();
+    let recent = read_before(&keyring, lookup::VIEW / 2).await;
+    let old = read_before(&keyring, lookup::VIEW).await;
+    assert_eq!(keyring.rotate_lookup().await.unwrap(), 2);
+    assert!(matches!(keyring.rotate_lookup().await, Err(KeyError::TooSoon { .. })));
+    assert!(recent.known().is_fresh() && !old.known().is_fresh());
+    assert_eq!(recent.fresh().await.unwrap().names("identity", &["ann"]).len(), 1);
+    let view = old.fresh().await.unwrap();
+    let names = view.names("identity", &["ann"]);
+    assert_eq!((names.len(), view.is_settled()), (2, false));
+    assert_eq!(view.claimed(&names), names, "while the new generation rests, both");
+
+    // Without the key store one can still find people, but not make accounts.
+    let old = read_before(&keyring, lookup::VIEW).await;
+    store.server(Vec::clear);
+    assert!(old.fresh().await.is_err());
+    assert_eq!(old.view().await.names("identity", &["ann"]).len(), 2);
+
+    let rested = read_before(&keyring_with_generations(&store).await, lookup::REST).await;
+    let view = rested.known();
+    let names = view.names("identity", &["ann"]);
+    assert_eq!(view.claimed(&names), &names[..1], "from then on, the newest");
+}
+
+async fn keyring_with_generations(store: &Arc<MemoryKeyStore>) -> Keyring {
+    let keyring = keyring_over(Arc::clone(store) as _, MASTER);
+    keyring.get_or_create_server_key(ServerKeyName::Lookup).await.unwrap();
+    keyring.rotate_lookup().await.unwrap();
+    keyring
+}
+
+#[tokio::test]
+async fn a_destroyed_key_leaves_the_memory_of_its_process_at_once() {
+    let (_, warm, key, _) = setting().await;
+    let bytes = Arc::downgrade(&key);
+    drop(key);
+    let key_id = bytes.upgrade().unwrap().key_id();
+    warm.destroy(key_id).await.unwrap();
+    assert!(bytes.upgrade().is_none(), "nobody holds the bytes any more");
+}
+
+#[tokio::test]
+async fn keys_leave_memory_when_their_time_is_up_or_there_are_too_many() {
+    let store = Arc::new(MemoryKeyStore::default());
+    let keyring = |capacity, time_to_live| {
+        let limits = CacheLimits { capacity, time_to_live };
+        Keyring::new(Arc::clone(&store) as _, MasterKey::parse(MASTER).unwrap(), limits)
     };
-    let (later, earlier) = (key(Purpose::Health, now), key(Purpose::Identity, now - 1));
-    store.insert(later.clone()).await.unwrap();
-    store.insert(earlier.clone()).await.unwrap();
-
-    assert_eq!(store.find(later.key_id).await.unwrap(), Some(later.clone()));
-    assert_eq!(store.of_user(user).await.unwrap(), [earlier.clone(), later.clone()]);
-    assert!(store.insert(later.clone()).await.is_err());
-    assert!(store.kek_ids().await.unwrap().contains(&"kek".to_owned()));
-
-    assert!(store.destroy(later.key_id).await.unwrap());
-    assert!(!store.destroy(later.key_id).await.unwrap());
-    assert_eq!(store.find(later.key_id).await.unwrap(), None);
-    assert_eq!(store.of_user(user).await.unwrap(), std::slice::from_ref(&earlier));
-    store.destroy(earlier.key_id).await.unwrap();
-}
-
-#[tokio::test]
-async fn processes_that_start_at_once_share_postgres_and_its_server_keys() {
-    let Some(store) = postgres().await else { return };
-    let store: Arc<dyn KeyStore> = Arc::new(store);
-    let start = || async {
-        let _ = postgres().await;
-        let keyring = keyring_over(Arc::clone(&store), MASTER);
-        let key = keyring.get_or_create_server_key(ServerKeyName::Cursor).await.unwrap();
-        key.key_id()
-    };
-    let ids = futures_util::future::join_all((0..4).map(|_| start())).await;
-    assert!(ids.iter().all(|id| *id == ids[0]));
-}
-
-#[tokio::test]
-async fn a_persons_key_survives_in_postgres_until_it_is_destroyed() {
-    let Some(store) = postgres().await else { return };
-    let store: Arc<dyn KeyStore> = Arc::new(store);
-    let keyring = || keyring_over(Arc::clone(&store), MASTER);
-    let key = keyring().create(UserId(ids::new_id()), Purpose::Identity).await.unwrap();
-    let fetched = keyring().fetch(&reference(&key)).await.unwrap();
-    assert_eq!(fetched.secret().expose(), key.secret().expose());
-    assert!(keyring().destroy(key.key_id()).await.unwrap());
-    assert!(matches!(keyring().fetch(&reference(&key)).await, Err(KeyError::Missing { .. })));
+    let brief = keyring(100, std::time::Duration::from_millis(1));
+    let key = Arc::downgrade(&brief.create(UserId(ids::new_id()), Purpose::Health).await.unwrap());
+    while key.strong_count() > 0 {
+        tokio::task::yield_now().await;
+        brief.sweep().await;
+    }
+    let small = keyring(3, std::time::Duration::from_secs(300));
+    let mut keys = Vec::new();
+    for _ in 0..10 {
+        let key = small.create(UserId(ids::new_id()), Purpose::Health).await.unwrap();
+        keys.push(Arc::downgrade(&key));
+    }
+    while keys.iter().filter(|key| key.strong_count() > 0).count() > 3 {
+        tokio::task::yield_now().await;
+        small.sweep().await;
+    }
 }

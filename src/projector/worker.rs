@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
+use aggregates::recorded::Content;
 use sqlx::PgPool;
 use tokio::time::Instant;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::batch::{self, Advance};
@@ -259,8 +261,13 @@ impl<S: LogReader + StateReader> Worker<S> {
             return Ok(());
         }
         let started = Instant::now();
-        let result = self.carry_lane(lane, page).await;
         let name = lane.generation.model.spec().name;
+        let from = lane.held.iter().map(|held| held.position).min().unwrap_or_default();
+        let span = tracing::info_span!("project", name, from, to = page.through);
+        let result = self.carry_lane(lane, page).instrument(span.clone()).await;
+        if result.is_ok() {
+            span.in_scope(|| follow(lane.generation.model, page));
+        }
         match result {
             Ok(()) => {
                 metrics::histogram!(crate::metrics::PROJECTOR_BATCH_SECONDS, "name" => name)
@@ -298,6 +305,20 @@ impl<S: LogReader + StateReader> Worker<S> {
                 }
             }
             result => result,
+        }
+    }
+}
+
+/// For who follows one request through: which of its events a projector has seen to.
+fn follow(model: ReadModel, page: &Page) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let heard = page.events.iter().filter(|event| model.hears(&event.stream.aggregate_type));
+    for event in heard {
+        if let Content::Open { metadata, .. } = &event.content {
+            let correlation_id = metadata.correlation_id;
+            tracing::debug!(position = event.position, %correlation_id, "projected");
         }
     }
 }

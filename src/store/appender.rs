@@ -23,6 +23,9 @@ const MAX_BYTES: usize = 4 << 20;
 /// Commands that may wait; past it callers are told to come back.
 const QUEUE: usize = 4096;
 
+/// Who has waited this long for a call is told to come back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 struct Waiting {
     member: SealedMember,
     since: Instant,
@@ -60,9 +63,13 @@ async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
     let mut backlog: VecDeque<Waiting> = VecDeque::new();
     loop {
         if backlog.is_empty() {
-            match queue.recv().await {
-                Some(waiting) => backlog.push_back(waiting),
-                None => return,
+            tokio::select! {
+                waiting = queue.recv() => match waiting {
+                    Some(waiting) => backlog.push_back(waiting),
+                    None => return,
+                },
+                // Who closes the pool waits for this connection.
+                () = connection.closing() => return,
             }
         }
         while backlog.len() < MAX_MEMBERS * 2 {
@@ -71,8 +78,21 @@ async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
                 Err(_) => break,
             }
         }
+        refuse_stale(&mut backlog);
         let batch = take_disjoint(&mut backlog);
-        write(&mut connection, &waker, batch).await;
+        if !batch.is_empty() {
+            write(&mut connection, &waker, batch).await;
+        }
+    }
+}
+
+/// Answers those who waited too long: behind a call that waited for a lock in vain, others would
+/// each wait as long again.
+fn refuse_stale(backlog: &mut VecDeque<Waiting>) {
+    while backlog.front().is_some_and(|waiting| waiting.since.elapsed() > PATIENCE) {
+        if let Some(waiting) = backlog.pop_front() {
+            let _ = waiting.answer.send(Err(AppendError::Unavailable));
+        }
     }
 }
 
@@ -160,6 +180,12 @@ struct Connection {
 }
 
 impl Connection {
+    /// Ends when the pool is being closed.
+    fn closing(&self) -> impl Future<Output = ()> + use<> {
+        let closed = self.pool.close_event();
+        async move { closed.await }
+    }
+
     async fn call(&mut self, members: &[&SealedMember]) -> Result<Vec<Outcome>, sqlx::Error> {
         let mut connection = match self.held.take() {
             Some(connection) => connection,
@@ -205,9 +231,9 @@ async fn write(connection: &mut Connection, waker: &Waker, batch: Vec<Waiting>) 
                 Box::pin(write(connection, waker, vec![waiting])).await;
             }
         }
-        Err(error) => {
-            let error = classify(error);
-            tracing::error!(error = %error, members = batch.len(), "append failed");
+        Err(cause) => {
+            tracing::error!(cause = %cause, members = batch.len(), "append failed");
+            let error = classify(cause);
             for waiting in batch {
                 let _ = waiting.answer.send(Err(error.clone()));
             }

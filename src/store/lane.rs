@@ -17,12 +17,14 @@ use aggregates::UserId;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
 use super::Store;
 use super::append::{self, Class, HealthWrites};
 use super::appender::classify;
 use super::member::{AppendError, Member, Outcome};
 use super::read::ReadError;
+use super::trouble;
 
 pub(crate) const LOCK: &str = "SELECT pg_advisory_lock($1)";
 pub(crate) const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
@@ -118,6 +120,18 @@ impl UserLane {
     /// # Errors
     /// [`AppendError`] where nothing is known to have been written.
     pub(crate) async fn append(
+        &mut self,
+        member: Member,
+        health: Option<HealthWrites>,
+    ) -> Result<Outcome, AppendError> {
+        let span = trouble::append_span(&member);
+        let result = self.append_sealed(member, health).instrument(span.clone()).await;
+        trouble::record(&span, &result);
+        self.store.trouble.note(&result);
+        result
+    }
+
+    async fn append_sealed(
         &mut self,
         member: Member,
         health: Option<HealthWrites>,

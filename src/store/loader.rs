@@ -60,7 +60,15 @@ async fn carry(pool: PgPool, mut requests: mpsc::Receiver<Request>) {
     let mut taken = Vec::new();
     // Held from one statement to the next: giving a connection back to a pool is a round trip.
     let mut held: Option<PoolConnection<Postgres>> = None;
-    while requests.recv_many(&mut taken, MAX_REQUESTS).await > 0 {
+    loop {
+        let received = tokio::select! {
+            received = requests.recv_many(&mut taken, MAX_REQUESTS) => received,
+            // Who closes the pool waits for this connection.
+            () = pool.close_event() => 0,
+        };
+        if received == 0 {
+            return;
+        }
         let streams = taken.iter().flat_map(|request| &request.streams);
         let connection = match held.take() {
             Some(connection) => Ok(connection),

@@ -31,10 +31,12 @@ pub mod statements;
 pub mod streams;
 pub mod subjects;
 pub mod subscribe;
+mod trouble;
 mod wake;
 
 use aggregates::{Purpose, Recorded, StreamId, UserId, registry};
 use sqlx::PgPool;
+use tracing::Instrument;
 
 pub(crate) use append::HealthWrites;
 pub use member::{
@@ -48,6 +50,8 @@ pub use subjects::{Subject, Subjects};
 use crate::keys::Keyring;
 
 pub(crate) const PRUNE: &str = "SELECT prune_receipts($1)";
+pub(crate) const WRITABLE: &str =
+    "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'";
 pub(crate) const FORGET: &str = "SELECT forget($1, $2, $3)";
 
 /// The storage format this program reads and writes.
@@ -61,6 +65,7 @@ pub struct Store {
     sealer: Sealer,
     waker: wake::Waker,
     gate: lane::Gate,
+    trouble: trouble::Trouble,
     loader: loader::Loader,
     epoch: i16,
 }
@@ -97,7 +102,9 @@ impl Store {
         let appender = appender::Appender::start(appends, waker.clone());
         let gate = lane::Gate::new(&pool);
         let loader = loader::Loader::start(&pool);
-        Ok(Self { pool, appender, sealer, waker, gate, loader, epoch: head.epoch })
+        let trouble = trouble::Trouble::default();
+        let epoch = head.epoch;
+        Ok(Self { pool, appender, sealer, waker, gate, trouble, loader, epoch })
     }
 
     /// Appends one member in the fast lane and waits until it is durable or refused.
@@ -105,6 +112,14 @@ impl Store {
     /// # Errors
     /// [`AppendError`] where nothing is known to have been written.
     pub async fn append(&self, member: Member) -> Result<Outcome, AppendError> {
+        let span = trouble::append_span(&member);
+        let result = self.append_sealed(member).instrument(span.clone()).await;
+        trouble::record(&span, &result);
+        self.trouble.note(&result);
+        result
+    }
+
+    async fn append_sealed(&self, member: Member) -> Result<Outcome, AppendError> {
         let touched: Vec<UserId> =
             member.subject_changes.iter().map(|change| change.user).collect();
         let sealed = self.sealer.seal(member).await?;
@@ -119,6 +134,28 @@ impl Store {
             self.sealer.subjects.invalidate(user).await;
         }
         Ok(outcome)
+    }
+
+    /// Whether the database is one that may be written to: no standby, not read-only.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn is_writable(&self) -> Result<bool, ReadError> {
+        Ok(sqlx::query_scalar(WRITABLE).fetch_one(&self.pool).await?)
+    }
+
+    /// When the event at a position was committed, in ms since the Unix epoch.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn committed_at(&self, position: i64) -> Result<Option<i64>, ReadError> {
+        let at = sqlx::query_scalar(streams::COMMITTED_AT).bind(position);
+        Ok(at.fetch_optional(&self.pool).await?)
+    }
+
+    /// Whether appends fail, as far as the last of them can tell.
+    pub fn append_fails(&self) -> bool {
+        self.trouble.is_there()
     }
 
     /// Where the log stands now.

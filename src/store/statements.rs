@@ -8,6 +8,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("append", append::APPEND),
     ("forget", super::FORGET),
     ("prune", super::PRUNE),
+    ("writable", super::WRITABLE),
     ("head", read::HEAD),
     ("read all", read::READ_ALL),
     ("read user", read::READ_USER),

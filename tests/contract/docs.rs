@@ -31,6 +31,34 @@ fn every_metric_is_documented() {
     }
 }
 
+/// The table under "Metrics" speaks of nothing that is not there.
+#[test]
+fn every_documented_metric_exists() {
+    let page = page("operations.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("Metrics\n")).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let documented: Vec<&str> = rows.map(|(name, _)| name).collect();
+    let known: Vec<&str> = metrics::ALL.iter().map(|metric| metric.name).collect();
+    for name in &documented {
+        assert!(known.contains(name), "docs/operations.md tells of {name}");
+    }
+    assert_eq!(documented.len(), known.len(), "a metric is told of twice");
+}
+
+/// Each condition of readiness has a line that says what to do, and the documents know it.
+#[test]
+fn every_trouble_is_in_the_runbook() {
+    let page = page("operations.md");
+    for (name, wrong, _) in tidemark::watch::ACTIONS {
+        if !["started", "projectors"].contains(&name) {
+            assert!(page.contains(wrong), "the runbook lacks: {wrong}");
+        }
+        if name != "started" {
+            assert!(page.contains(&format!("| `{name}` | ")), "the checks lack {name}");
+        }
+    }
+}
+
 #[test]
 fn every_setting_is_documented() {
     let page = page("operations.md");

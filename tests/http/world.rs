@@ -16,6 +16,7 @@ use tidemark::config::{Config, DatabaseConfig, HttpConfig, LogConfig, LogFormat}
 use tidemark::http::directory::Directory;
 use tidemark::http::state::{AppState, Check, Limits, Readiness};
 use tidemark::http::{Timing, router, serve};
+use tidemark::keys::CacheLimits;
 use tidemark::{ids, metrics};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -67,6 +68,7 @@ impl World {
                 keys: Some(Box::new(database.keys.clone())),
             },
             master_key: None,
+            key_cache: CacheLimits::default(),
             identity: None,
             http: HttpConfig { listen: ([127, 0, 0, 1], 0).into(), rate_limit: None },
             log: LogConfig { filter: "off".to_owned(), format: LogFormat::Text },

@@ -9,6 +9,8 @@ mod databases;
 mod dice;
 mod disk;
 mod embedded;
+mod keys;
+mod observed;
 mod restore;
 mod served;
 #[path = "../support/mod.rs"]

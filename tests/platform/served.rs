@@ -27,6 +27,13 @@ impl Served {
         Self::start_as(command(data_dir))
     }
 
+    /// As [`start`](Self::start), with a command that `change` has changed.
+    pub fn start_with(data_dir: &Path, change: impl FnOnce(&mut Command)) -> Self {
+        let mut program = command(data_dir);
+        change(&mut program);
+        Self::start_as(program)
+    }
+
     /// Starts this program as a server on a free port, and waits as [`start`](Self::start) does.
     pub fn start_as(mut program: Command) -> Self {
         let mut child = program
@@ -161,5 +168,17 @@ impl Client {
         let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = response.json().await.ok()?;
         Some(Answer { status, retry_after, body })
+    }
+
+    /// The caller's account.
+    pub async fn me(&self) -> Option<Answer> {
+        self.send(reqwest::Method::GET, "/api/v1/users/me", None).await
+    }
+
+    /// A request that brings its own id.
+    pub async fn request_as(&self, id: &str, path: &str, body: &Value) -> reqwest::Response {
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let request = request.header("x-correlation-id", id).json(body);
+        request.send().await.expect("an answer")
     }
 }

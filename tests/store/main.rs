@@ -8,6 +8,7 @@ mod support;
 mod access;
 mod catalogue;
 mod erasure;
+mod keys;
 mod log;
 mod order;
 mod projector;

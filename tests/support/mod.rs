@@ -78,3 +78,8 @@ pub fn pool_of(options: &PgConnectOptions) -> PgPool {
 pub async fn connect(options: &PgConnectOptions) -> PgConnection {
     PgConnection::connect_with(options).await.expect("a connection")
 }
+
+/// The same database as a URL, for a program of its own.
+pub fn url_of(options: &PgConnectOptions) -> String {
+    sqlx::ConnectOptions::to_url_lossy(options).to_string()
+}

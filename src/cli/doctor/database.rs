@@ -10,7 +10,7 @@ use crate::cli::report;
 use crate::clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::keys::master::FILE_NAME as MASTER_KEY_FILE;
-use crate::keys::{CacheLimits, Keyring, MasterKey, PostgresKeyStore};
+use crate::keys::{CacheLimits, Keyring, Masters, PostgresKeyStore};
 use crate::postgres::{self, Databases, PoolSettings};
 use crate::store::STORAGE_FORMAT;
 
@@ -264,9 +264,9 @@ async fn keys(config: &Config, databases: &Databases) -> Check {
             let hint = "restore the master key file: without it nothing personal can be read";
             return Ok(Check::fail(name, "there are keys and no master key", hint));
         }
-        let master = MasterKey::obtain(configured, &config.data_dir)?;
+        let masters = Masters::obtain(configured, &config.data_dir)?;
         let store = PostgresKeyStore::open(pool.clone()).await?;
-        let keyring = Keyring::new(Arc::new(store), master, CacheLimits::default());
+        let keyring = Keyring::new(Arc::new(store), masters, CacheLimits::default());
         keyring.check_master().await?;
         Ok(Check::ok(name, "the master key opens what is stored"))
     };

@@ -31,7 +31,11 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
         None => key_file("master key", &config.data_dir.join(MASTER_KEY_FILE)),
     });
     checks.push(match (&config.identity, &config.database) {
-        (Some(identity), _) => Check::ok("identity", format!("tokens of {}", identity.issuer)),
+        (Some(identity), _) => {
+            let issuers: Vec<&str> =
+                identity.issuers.iter().map(|issuer| issuer.issuer.as_str()).collect();
+            Check::ok("identity", format!("tokens of {}", issuers.join(", ")))
+        }
         (None, DatabaseConfig::Embedded(_)) => {
             Check::ok("identity", "tokens of the development issuer are accepted")
         }

@@ -20,7 +20,7 @@ use crate::commands::users::{AccountError, health_rules};
 use crate::commands::{ATTEMPTS, CommandError, events_of};
 use crate::ids;
 use crate::keys::{KeyError, SubjectKey};
-use crate::metrics::{HEALTH_SAMPLES, IDEMPOTENT_REPLAYS};
+use crate::metrics::{COMMANDS, HEALTH_SAMPLES, IDEMPOTENT_REPLAYS};
 use crate::store::lane::UserLane;
 use crate::store::segments::Segments;
 use crate::store::streams::StoredReceipt;
@@ -277,6 +277,10 @@ fn observe(batch: &Batch, applied: &Applied, replayed: bool) {
         replayed,
         "health batch"
     );
+    let outcome = if replayed { "repeated" } else { "applied" };
+    metrics::counter!(COMMANDS, "aggregate" => health_batch::TYPE, "command" => "upload",
+        "outcome" => outcome)
+    .increment(1);
     if replayed {
         metrics::counter!(IDEMPOTENT_REPLAYS, "scope" => SCOPE).increment(1);
         return;

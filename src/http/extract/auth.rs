@@ -1,5 +1,7 @@
 //! The caller.
 
+use std::time::Duration;
+
 use aggregates::ids::UserId;
 use axum::extract::FromRequestParts;
 use axum::http::{header::AUTHORIZATION, request::Parts};
@@ -10,6 +12,9 @@ use crate::http::context::{Correlation, RequestContext};
 use crate::http::error::{ApiError, code};
 use crate::http::rate::RateClass;
 use crate::http::state::AppState;
+
+/// How long to stay away while the identity provider's keys are not to be had.
+const KEYS_WAIT: Duration = Duration::from_secs(10);
 
 /// A caller with a valid token, who need not have an account yet.
 #[derive(Clone, Debug)]
@@ -53,6 +58,9 @@ impl From<TokenError> for ApiError {
             TokenError::Malformed => code::MALFORMED_TOKEN,
             TokenError::Expired => code::TOKEN_EXPIRED,
             TokenError::Invalid(_) => code::INVALID_TOKEN,
+            TokenError::Unavailable => {
+                return ApiError::unavailable(error).with_retry_after(KEYS_WAIT);
+            }
         };
         ApiError::new(code).with_cause(error)
     }
@@ -67,7 +75,7 @@ impl FromRequestParts<AppState> for Authenticated {
         if headers.next().is_some() {
             return Err(TokenError::Malformed.into());
         }
-        Ok(Self(state.verifier.verify_header(header)?))
+        Ok(Self(state.verifier.verify_header(header).await?))
     }
 }
 

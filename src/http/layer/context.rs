@@ -34,7 +34,10 @@ pub(crate) async fn context(mut request: Request, next: Next) -> Response {
     let quota = Arc::clone(&context.quota);
     request.extensions_mut().insert(context.clone());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
-    let span = tracing::info_span!("request", method = %request.method(), route, request_id = text);
+    let correlation_id = context.correlation.id;
+    let span = tracing::info_span!(
+        "request", method = %request.method(), route, request_id = text, %correlation_id,
+    );
     let mut response = context.scope(next.run(request).instrument(span)).await;
     if let Some(quota) = quota.get() {
         quota.write(response.headers_mut());
