@@ -30,7 +30,7 @@ pub mod subject;
 
 mod secret;
 
-pub use hashes::{HealthHashes, IdentityHashes, Pseudonym};
+pub use hashes::{HealthHashes, IdentityHashes, Pseudonym, SampleIds, TombstoneHashes};
 pub use keyring::{CacheLimits, Keyring};
 pub use lookup::{Lookup, LookupView};
 pub use master::{MasterKey, MasterKeyError, Masters};

@@ -16,7 +16,8 @@ pub(crate) struct Fields(Vec<u8>);
 impl Fields {
     /// Starts with the label that says which list of values follows.
     pub(crate) fn labelled(label: &str) -> Self {
-        Self::default().text(label)
+        // Most lists of values end within this.
+        Self(Vec::with_capacity(160)).text(label)
     }
 
     /// Starts with raw bytes, for formats that have a fixed first byte.

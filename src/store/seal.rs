@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aggregates::upcast::{self, UpcastError};
 use aggregates::{AnyEvent, Content, Metadata, Purpose, Recorded, StreamId, UserId, registry};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -177,8 +178,9 @@ impl Sealer {
     /// Opens a stored event, upcasts it and gives it its type.
     ///
     /// # Errors
-    /// [`ReadError::Corrupt`] for bytes that do not open or decode, [`ReadError::Key`] for keys
-    /// that are missing though nobody destroyed them.
+    /// [`ReadError::Corrupt`] for bytes that do not open or decode, [`ReadError::Newer`] for what
+    /// only a newer program can read, [`ReadError::Key`] for keys that are missing though nobody
+    /// destroyed them.
     pub async fn open(&self, raw: RawEvent) -> Result<Recorded, ReadError> {
         let content = match &raw.sealed {
             Some(_) => self.open_sealed(&raw).await?,
@@ -215,7 +217,11 @@ impl Sealer {
     ) -> Result<Option<(String, Metadata, Vec<u8>)>, ReadError> {
         let envelope: Envelope = serde_json::from_str(&raw.payload)
             .map_err(|_| corrupt(raw, "its envelope does not decode"))?;
-        let Some(purpose) = registry::find(&raw.event_type).and_then(|entry| entry.purpose) else {
+        let Some(entry) = registry::find(&raw.event_type) else {
+            let event_type = raw.event_type.clone();
+            return Err(not_lifted(raw, UpcastError::Unknown { event_type }));
+        };
+        let Some(purpose) = entry.purpose else {
             return Err(corrupt(raw, "its type is not a personal one"));
         };
         let mut reference = self.subjects.of(raw.user).await?.by_id(envelope.k);
@@ -345,11 +351,21 @@ fn corrupt(raw: &RawEvent, reason: &str) -> ReadError {
     ReadError::Corrupt { position: raw.position, reason: reason.to_owned() }
 }
 
+/// Why an event cannot be lifted: this program is too old for it, or it is damaged.
+fn not_lifted(raw: &RawEvent, error: UpcastError) -> ReadError {
+    match error {
+        UpcastError::Unknown { .. } | UpcastError::Newer { .. } => {
+            ReadError::Newer { position: raw.position, source: error }
+        }
+        UpcastError::Hole { .. } | UpcastError::Payload { .. } => corrupt(raw, &error.to_string()),
+    }
+}
+
 fn decode(raw: &RawEvent, payload: &str, blob: &[u8]) -> Result<AnyEvent, ReadError> {
     let version =
         raw.event_version.parse().map_err(|_| corrupt(raw, "its version is no number"))?;
-    let upcast = aggregates::upcast::to_current(&raw.event_type, version, payload)
-        .map_err(|error| corrupt(raw, &error.to_string()))?;
+    let upcast = upcast::to_current(&raw.event_type, version, payload)
+        .map_err(|error| not_lifted(raw, error))?;
     AnyEvent::decode(&raw.event_type, &upcast, blob)
         .map_err(|error| corrupt(raw, &error.to_string()))
 }
