@@ -12,6 +12,7 @@
 //!   others go on. Transient failures fail the step, which is simply taken again.
 //! - **Rebuild.** [`rebuild`]: a new [`generation`] is folded from the log alone, compared with the
 //!   live one and swapped in. Checking and repairing one person is the same fold.
+//! - **As of.** [`replay`]: the same fold, cut at a position, into a schema of its own.
 //! - **Waiting.** [`progress::wait_until`]: a reader waits for their own write.
 
 pub mod batch;
@@ -20,6 +21,7 @@ mod error;
 pub mod generation;
 pub mod progress;
 pub mod rebuild;
+pub mod replay;
 pub mod run;
 pub mod service;
 pub mod source;

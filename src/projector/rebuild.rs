@@ -182,7 +182,7 @@ async fn put(
     user: UserId,
     folded: Folded,
 ) -> Result<(), ProjectorError> {
-    let Folded { rows, health_seq, position } = folded;
+    let Folded { rows, health_seq, position, .. } = folded;
     if position == 0 {
         return Ok(());
     }

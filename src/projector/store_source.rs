@@ -11,10 +11,16 @@ use super::source::{LogReader, Page, SourceError, StateReader, Unreadable};
 use crate::commands::load;
 use crate::keys::{KeyError, KeyStatus};
 use crate::store::segments::Segments;
-use crate::store::{Filter, RawEvent, ReadError, Store, read};
+use crate::store::{Filter, RawEvent, ReadError, Store, Unopened, read};
 
-pub(crate) const USERS: &str =
-    "SELECT user_id FROM user_heads WHERE user_id > $1 ORDER BY user_id LIMIT $2";
+/// People in the order of their ids, hopping through the index from one to the next.
+pub(crate) const USERS: &str = "WITH RECURSIVE people AS ( \
+         (SELECT user_id FROM events WHERE user_id > $1 ORDER BY user_id LIMIT 1) \
+         UNION ALL \
+         SELECT (SELECT e.user_id FROM events e WHERE e.user_id > p.user_id \
+                 ORDER BY e.user_id LIMIT 1) \
+           FROM people p WHERE p.user_id IS NOT NULL) \
+     SELECT user_id FROM people WHERE user_id IS NOT NULL LIMIT $2";
 
 /// Reads the log and the state beside it through the store.
 #[derive(Clone)]
@@ -32,12 +38,11 @@ impl StoreSource {
         let last = raw.last().map_or(after, |event| event.position);
         let mut page =
             Page { through: if full { last } else { upto.max(last) }, ..Page::default() };
-        for event in raw {
-            let (position, user) = (event.position, event.user);
-            let aggregate_type = event.stream.aggregate_type.clone();
-            match self.0.sealer().open(event).await {
-                Ok(opened) => page.events.push(opened),
-                Err(error) => {
+        let opened = self.0.sealer().open_each(&raw).await.map_err(unavailable)?;
+        for event in opened {
+            match event {
+                Ok(event) => page.events.push(event),
+                Err(Unopened { position, user, aggregate_type, error }) => {
                     let class = unreadable(error)?;
                     page.unreadable.push(Unreadable { position, user, aggregate_type, class });
                 }
@@ -55,6 +60,10 @@ fn unreadable(error: ReadError) -> Result<&'static str, SourceError> {
         ReadError::Key(KeyError::Corrupt { .. }) => Ok("key_corrupt"),
         other => Err(SourceError::Unavailable(Box::new(other))),
     }
+}
+
+fn unavailable(error: ReadError) -> SourceError {
+    SourceError::Unavailable(Box::new(error))
 }
 
 fn source_error(error: ReadError) -> SourceError {

@@ -6,7 +6,7 @@ pub mod reader;
 
 use std::collections::BTreeSet;
 
-use aggregates::{AnyEvent, Purpose, Recorded, UserId, subject::SubjectEvent};
+use aggregates::{AnyEvent, Content, Purpose, Recorded, UserId, subject::SubjectEvent};
 use projections::entities::EntityRow;
 use projections::registry::{self, ProjectorSpec};
 use projections::rollup::{self, DayRow};
@@ -58,6 +58,8 @@ pub struct Folded {
     pub health_seq: i64,
     /// The last event that was heard; 0 where there is none.
     pub position: i64,
+    /// Events that were heard and say nothing any more, because their key was destroyed.
+    pub shredded: u64,
 }
 
 impl ReadModel {
@@ -147,7 +149,7 @@ impl ReadModel {
     ) -> Result<Folded, ProjectorError> {
         let mut days = rollup::Fold::default();
         let mut entities = projections::entities::Fold::default();
-        let (mut after, mut position) = (0, 0);
+        let (mut after, mut position, mut shredded) = (0, 0, 0);
         while after < upto {
             let page = log.user_page(user, after, upto, FOLD_PAGE).await?;
             if let Some(event) = page.unreadable.iter().find(|one| self.hears(&one.aggregate_type))
@@ -160,6 +162,7 @@ impl ReadModel {
                     Self::Entities => entities.apply(event),
                 }
                 position = event.position;
+                shredded += u64::from(event.content == Content::Shredded);
             }
             if page.through <= after {
                 break;
@@ -170,7 +173,7 @@ impl ReadModel {
             Self::HealthRollup => days.rows().into_iter().map(Row::Day).collect(),
             Self::Entities => entities.rows().into_iter().map(Row::Entity).collect(),
         };
-        Ok(Folded { rows, health_seq: days.health_seq(), position })
+        Ok(Folded { rows, health_seq: days.health_seq(), position, shredded })
     }
 
     /// Writes changes into the tables that the search path names.
