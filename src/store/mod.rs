@@ -24,7 +24,7 @@ pub mod installations;
 pub mod lane;
 pub mod member;
 pub mod open;
-mod page;
+pub(crate) mod page;
 pub mod read;
 pub mod scan;
 pub mod seal;

@@ -10,5 +10,6 @@ mod catalogue;
 mod erasure;
 mod log;
 mod projector;
+mod scan;
 mod verify;
 mod world;

@@ -1,5 +1,7 @@
 //! The machinery of projectors: one winner, no half pages, people apart, swaps without a seam.
 
+#[path = "projector/replay.rs"]
+mod replay;
 #[path = "projector/world.rs"]
 mod world;
 
