@@ -139,7 +139,8 @@ async fn missing_events_and_wrong_heads_are_found() {
     let head = found_after("DELETE FROM streams WHERE position = 7").await;
     assert_eq!(head, [(Some(7), "stream_head".to_owned())]);
     let late = found_after("UPDATE events SET committed_ms = 1 WHERE position = 7").await;
-    assert_eq!(late, [(Some(7), "time".to_owned())]);
+    let time = (Some(7), "time".to_owned());
+    assert_eq!(late, [time.clone(), time], "out of order, and not what the stream's head says");
 }
 
 #[tokio::test]

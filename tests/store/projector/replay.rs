@@ -35,7 +35,7 @@ async fn refused(side: &Side, request: &Request) -> ReplayError {
 async fn rows(side: &Side, schema: &str) -> Vec<(UserId, Vec<Row>)> {
     let mut all = Vec::new();
     let mut tx = side.pool.begin().await.unwrap();
-    tx.execute(format!("SET LOCAL search_path = {schema}").as_str()).await.unwrap();
+    tx.execute(format!("SET LOCAL search_path = \"{schema}\"").as_str()).await.unwrap();
     for user in side.world.users(None, 100).await.unwrap() {
         for model in ReadModel::ALL {
             all.push((user, model.rows_of(&mut tx, user).await.unwrap()));
