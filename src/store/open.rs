@@ -11,7 +11,7 @@ use aggregates::{
 };
 use uuid::Uuid;
 
-use super::page::RawPage;
+use super::page::{RawPage, RowSeal};
 use super::read::{EventRow, RawEvent, ReadError};
 use super::seal::{Envelope, Sealer};
 use crate::keys::{KeyError, KeyStatus, SubjectKey};
@@ -34,7 +34,13 @@ pub(crate) struct PageKeys {
     seals: Vec<Seal>,
     /// The place in `seals` for each row.
     of_row: Vec<usize>,
+    /// The same for each key.
+    of_key: HashMap<(UserId, Uuid), usize>,
 }
+
+/// Where in [`PageKeys::seals`] every page has these.
+const CLEAR: usize = 0;
+const NO_ENVELOPE: usize = 1;
 
 /// What one event is sealed with.
 enum Seal {
@@ -59,7 +65,7 @@ impl Sealer {
     /// that are missing though nobody destroyed them.
     pub async fn open(&self, raw: RawEvent) -> Result<Recorded, ReadError> {
         let row = raw.row();
-        let keys = self.page_keys(std::iter::once(Ok(row))).await?;
+        let keys = self.page_keys(std::iter::once(Ok(row.seal()))).await?;
         let seal = keys.seals().next().unwrap_or(&Seal::None);
         Opener::new(self.log_id).open(&row, seal)
     }
@@ -69,7 +75,7 @@ impl Sealer {
     /// # Errors
     /// Where the databases that know about keys do not answer.
     pub async fn open_each(&self, raw: &[RawEvent]) -> Result<Vec<Opened>, ReadError> {
-        let keys = self.page_keys(raw.iter().map(|event| Ok(event.row()))).await?;
+        let keys = self.page_keys(raw.iter().map(|event| Ok(event.row().seal()))).await?;
         let mut opener = Opener::new(self.log_id);
         let rows = raw.iter().map(RawEvent::row).zip(keys.seals());
         Ok(rows.map(|(row, seal)| opener.each(&row, seal)).collect())
@@ -81,35 +87,22 @@ impl Sealer {
     /// As [`open_each`](Self::open_each).
     pub(crate) async fn page_keys<'a>(
         &self,
-        rows: impl Iterator<Item = Result<EventRow<'a>, ReadError>> + Send,
+        rows: impl Iterator<Item = Result<RowSeal<'a>, ReadError>> + Send,
     ) -> Result<PageKeys, ReadError> {
-        let seals = vec![Seal::None, Seal::Unknown("its envelope does not decode")];
-        let mut keys = PageKeys { seals, of_row: Vec::new() };
-        let mut known: HashMap<(UserId, Uuid), usize> = HashMap::new();
+        let mut keys = PageKeys {
+            seals: vec![Seal::None, Seal::Unknown("its envelope does not decode")],
+            of_row: Vec::new(),
+            of_key: HashMap::new(),
+        };
         // Neighbours are mostly of one person and purpose, and then their envelopes are equal.
-        let mut last: Option<(UserId, &str, usize)> = None;
+        let mut last = None;
         for row in rows {
             let row = row?;
             let place = match last {
-                _ if row.sealed.is_none() => 0,
-                Some((user, payload, place)) if user == row.user && payload == row.payload => place,
+                _ if !row.sealed => CLEAR,
+                Some((user, payload, place)) if (user, payload) == (row.user, row.payload) => place,
                 _ => {
-                    let place = match serde_json::from_str(row.payload) {
-                        Ok(Envelope { k, .. }) => match known.get(&(row.user, k)) {
-                            Some(place) => *place,
-                            None => {
-                                keys.seals.push(match self.seal_of(row.user, k).await {
-                                    Err(ReadError::Corrupt { .. }) => {
-                                        Seal::Unknown("the entry of its owner's key is damaged")
-                                    }
-                                    seal => seal?,
-                                });
-                                known.insert((row.user, k), keys.seals.len() - 1);
-                                keys.seals.len() - 1
-                            }
-                        },
-                        Err(_) => 1,
-                    };
+                    let place = self.place(&mut keys, &row).await?;
                     last = Some((row.user, row.payload, place));
                     place
                 }
@@ -117,6 +110,24 @@ impl Sealer {
             keys.of_row.push(place);
         }
         Ok(keys)
+    }
+
+    /// Where a sealed row's key is, looked up at its first occurrence.
+    async fn place(&self, keys: &mut PageKeys, row: &RowSeal<'_>) -> Result<usize, ReadError> {
+        let Ok(Envelope { k, .. }) = serde_json::from_str(row.payload) else {
+            return Ok(NO_ENVELOPE);
+        };
+        if let Some(place) = keys.of_key.get(&(row.user, k)) {
+            return Ok(*place);
+        }
+        let seal = match self.seal_of(row.user, k).await {
+            Err(ReadError::Corrupt { .. }) => Seal::Unknown("its owner's key entry is damaged"),
+            seal => seal?,
+        };
+        let place = keys.seals.len();
+        keys.seals.push(seal);
+        keys.of_key.insert((row.user, k), place);
+        Ok(place)
     }
 
     async fn seal_of(&self, user: UserId, key_id: Uuid) -> Result<Seal, ReadError> {
@@ -163,9 +174,26 @@ impl Sealer {
 
 impl PageKeys {
     /// Opens the page that these are the keys of.
-    pub(crate) fn open(&self, log_id: Uuid, page: &RawPage) -> Result<Vec<Opened>, ReadError> {
+    ///
+    /// # Errors
+    /// That of the first event that does not open.
+    pub(crate) fn open(&self, log_id: Uuid, page: &RawPage) -> Result<Vec<Recorded>, ReadError> {
         let mut opener = Opener::new(log_id);
-        page.rows().zip(self.seals()).map(|(row, seal)| Ok(opener.each(&row?, seal))).collect()
+        let mut events = Vec::with_capacity(page.len());
+        for (row, seal) in page.rows().zip(self.seals()) {
+            events.push(opener.open(&row?, seal)?);
+        }
+        Ok(events)
+    }
+
+    /// As [`open`](Self::open), but an event that does not open fails alone.
+    pub(crate) fn open_each(&self, log_id: Uuid, page: &RawPage) -> Result<Vec<Opened>, ReadError> {
+        let mut opener = Opener::new(log_id);
+        let mut events = Vec::with_capacity(page.len());
+        for (row, seal) in page.rows().zip(self.seals()) {
+            events.push(opener.each(&row?, seal));
+        }
+        Ok(events)
     }
 
     fn seals(&self) -> impl Iterator<Item = &Seal> {

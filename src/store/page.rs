@@ -3,7 +3,8 @@
 //! Rows come by binary COPY and stay the bytes they are until somebody opens them, on whatever
 //! thread that is: to fetch a page costs no more than to receive it.
 
-use std::str;
+use std::sync::{Arc, Mutex};
+use std::{mem, str};
 
 use aggregates::UserId;
 use futures_util::TryStreamExt;
@@ -25,6 +26,9 @@ const TRAILER: [u8; 2] = [0xff, 0xff];
 /// Postgres counts microseconds from 2000-01-01, everybody else from 1970-01-01.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
+/// Memory of larger pages is given back: such pages are rare.
+const SHELVED: usize = 8 << 20;
+
 /// Whether the stored leaf hashes are wanted: to check them, not to open events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaves {
@@ -33,20 +37,39 @@ pub(crate) enum Leaves {
 }
 
 /// Rows of `events` in order of position, as they came.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct RawPage {
     bytes: Vec<u8>,
     /// Where each row ends in `bytes`.
     ends: Vec<usize>,
+    shelf: Shelf,
+}
+
+/// Memory of pages that are done with, for those to come: fresh memory of that size has to be
+/// mapped and cleared by the kernel each time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shelf(Arc<Mutex<Vec<Memory>>>);
+
+type Memory = (Vec<u8>, Vec<usize>);
+
+/// What a reader has to know of a row before it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowSeal<'a> {
+    pub(crate) position: i64,
+    pub(crate) user: UserId,
+    /// Names the key, if the row is sealed.
+    pub(crate) payload: &'a str,
+    pub(crate) sealed: bool,
 }
 
 impl RawPage {
-    /// All rows with `after < position <= upto`.
+    /// All rows with `after < position <= upto`, in memory from the shelf.
     pub(crate) async fn fetch(
         pool: &PgPool,
         after: i64,
         upto: i64,
         leaves: Leaves,
+        shelf: &Shelf,
     ) -> Result<Self, sqlx::Error> {
         let leaf = if leaves == Leaves::With { ", leaf_hash" } else { "" };
         // COPY takes no parameters; these are integers.
@@ -55,7 +78,7 @@ impl RawPage {
              AND position <= {upto} ORDER BY position) TO STDOUT (FORMAT binary)"
         );
         let mut lease = Lease { connection: pool.acquire().await?, drained: false };
-        let mut page = Self::default();
+        let mut page = shelf.page();
         let mut messages = lease.connection.copy_out_raw(&statement).await?;
         let mut skip = HEADER_LEN;
         while let Some(message) = messages.try_next().await? {
@@ -81,19 +104,52 @@ impl RawPage {
         self.bytes.len()
     }
 
+    /// Who has sealed each row with what.
+    ///
+    /// # Errors
+    /// Where a row is not what was asked for.
+    pub(crate) fn seals(&self) -> impl Iterator<Item = Result<RowSeal<'_>, ReadError>> {
+        self.columns().map(|row| row.seal().ok_or_else(|| malformed("a broken row").into()))
+    }
+
     /// The rows, to be read one by one.
     ///
     /// # Errors
     /// Where a row is not what was asked for.
     pub(crate) fn rows(&self) -> impl Iterator<Item = Result<EventRow<'_>, ReadError>> {
+        self.columns().map(|row| row.event().ok_or_else(|| malformed("a broken row").into()))
+    }
+
+    fn columns(&self) -> impl Iterator<Item = Columns<'_>> {
         let mut start = 0;
         self.ends.iter().map(move |&end| {
-            let row = self.bytes.get(start..end).unwrap_or_default();
+            // After its number of columns.
+            let row = self.bytes.get(start + 2..end).unwrap_or_default();
             start = end;
-            Columns::of(row)
-                .and_then(Columns::event)
-                .ok_or_else(|| malformed("a broken row").into())
+            Columns(row)
         })
+    }
+}
+
+impl Drop for RawPage {
+    fn drop(&mut self) {
+        let (mut bytes, mut ends) = (mem::take(&mut self.bytes), mem::take(&mut self.ends));
+        if bytes.capacity() > 0
+            && bytes.capacity() <= SHELVED
+            && let Ok(mut shelf) = self.shelf.0.lock()
+        {
+            bytes.clear();
+            ends.clear();
+            shelf.push((bytes, ends));
+        }
+    }
+}
+
+impl Shelf {
+    fn page(&self) -> RawPage {
+        let memory = self.0.lock().ok().and_then(|mut shelf| shelf.pop());
+        let (bytes, ends) = memory.unwrap_or_default();
+        RawPage { bytes, ends, shelf: self.clone() }
     }
 }
 
@@ -120,9 +176,21 @@ impl Drop for Lease {
 struct Columns<'a>(&'a [u8]);
 
 impl<'a> Columns<'a> {
-    /// A row after its number of columns.
-    fn of(row: &'a [u8]) -> Option<Self> {
-        row.get(2..).map(Self)
+    fn seal(mut self) -> Option<RowSeal<'a>> {
+        let position = self.integer()?;
+        self.skip(5)?;
+        let user = UserId(self.uuid()?);
+        self.skip(3)?;
+        let payload = self.text()?;
+        self.skip(1)?;
+        Some(RowSeal { position, user, payload, sealed: self.next()?.is_some() })
+    }
+
+    fn skip(&mut self, columns: usize) -> Option<()> {
+        for _ in 0..columns {
+            self.next()?;
+        }
+        Some(())
     }
 
     fn event(mut self) -> Option<EventRow<'a>> {

@@ -9,6 +9,8 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::page::RowSeal;
+
 /// Events of one page at most; larger pages gain little and hold more in memory.
 pub const PAGE: i64 = 2000;
 
@@ -48,6 +50,13 @@ pub struct EventRow<'a> {
     pub sealed: Option<&'a [u8]>,
     /// Empty where it was not asked for.
     pub leaf: &'a [u8],
+}
+
+impl<'a> EventRow<'a> {
+    pub(crate) fn seal(&self) -> RowSeal<'a> {
+        let Self { position, user, payload, sealed, .. } = *self;
+        RowSeal { position, user, payload, sealed: sealed.is_some() }
+    }
 }
 
 /// Which events of the log a reader wants. Empty lists mean all.

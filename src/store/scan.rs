@@ -13,21 +13,23 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use super::Store;
-use super::open::{Opened, Unopened};
-use super::page::{Leaves, RawPage};
-use super::read::{EventRow, ReadError};
+use super::open::{Opened, PageKeys};
+use super::page::{Leaves, RawPage, Shelf};
+use super::read::ReadError;
 
 /// Pages on their way at once: fetched, opened or waiting for their turn.
 const PAGES: usize = 4;
 /// Pages fetched at once: a second connection fills the pauses of the first.
 const FETCHES: usize = 2;
 /// Positions of the first page, and of the largest.
-const FIRST_SPAN: i64 = 1000;
-const MAX_SPAN: i64 = 4000;
-/// Bytes that a page should have; where events are large, pages have fewer.
-const PAGE_BYTES: usize = 4 << 20;
+const FIRST_SPAN: i64 = 500;
+const MAX_SPAN: i64 = 2000;
+/// Bytes that a page should have, so that it is still in a cache when it is opened; where events
+/// are large, pages have fewer.
+const PAGE_BYTES: usize = 1 << 20;
 
 impl Store {
     /// All events with `after < position <= upto`, opened, page by page. Positions are dense, so
@@ -37,9 +39,7 @@ impl Store {
         after: i64,
         upto: i64,
     ) -> impl Stream<Item = Result<Vec<Recorded>, ReadError>> + Send + use<> {
-        self.scan_each(after, upto).map(|page| {
-            page?.into_iter().map(|opened| opened.map_err(|Unopened { error, .. }| error)).collect()
-        })
+        self.scan_opened(after, upto, PageKeys::open)
     }
 
     /// As [`scan`](Self::scan), but an event that does not open fails alone.
@@ -48,14 +48,22 @@ impl Store {
         after: i64,
         upto: i64,
     ) -> impl Stream<Item = Result<Vec<Opened>, ReadError>> + Send + use<> {
-        let store = self.clone();
+        self.scan_opened(after, upto, PageKeys::open_each)
+    }
+
+    fn scan_opened<T: Send + 'static>(
+        &self,
+        after: i64,
+        upto: i64,
+        open: fn(&PageKeys, Uuid, &RawPage) -> Result<Vec<T>, ReadError>,
+    ) -> impl Stream<Item = Result<Vec<T>, ReadError>> + Send + use<T> {
+        let sealer = self.sealer.clone();
         self.scan_raw(after, upto, Leaves::Without, move |span, page| {
-            let store = store.clone();
+            let sealer = sealer.clone();
             async move {
                 page.check_dense(span)?;
-                let keys = store.sealer.page_keys(page.rows()).await?;
-                let log_id = store.sealer.log_id;
-                computed(move || keys.open(log_id, &page)).await
+                let keys = sealer.page_keys(page.seals()).await?;
+                computed(move || open(&keys, sealer.log_id, &page)).await
             }
         })
     }
@@ -77,7 +85,7 @@ impl Store {
         let pool = self.pool.clone();
         let fetches = Arc::new(Semaphore::new(FETCHES));
         let length = Arc::new(AtomicI64::new(FIRST_SPAN));
-        let work = Arc::new(work);
+        let (work, shelf) = (Arc::new(work), Shelf::default());
         let spans = stream::unfold(after, {
             let length = Arc::clone(&length);
             move |after| {
@@ -88,9 +96,10 @@ impl Store {
         let pages = spans.map(move |span| {
             let (pool, work) = (pool.clone(), Arc::clone(&work));
             let (fetches, length) = (Arc::clone(&fetches), Arc::clone(&length));
+            let shelf = shelf.clone();
             AbortOnDropHandle::new(tokio::spawn(async move {
                 let turn = fetches.acquire().await;
-                let page = RawPage::fetch(&pool, span.after, span.upto, leaves).await?;
+                let page = RawPage::fetch(&pool, span.after, span.upto, leaves, &shelf).await?;
                 drop(turn);
                 length.store(next_length(&page), Ordering::Relaxed);
                 work(span, page).await
@@ -135,9 +144,8 @@ impl RawPage {
         let missing =
             |position| ReadError::Corrupt { position, reason: "no event is there".to_owned() };
         let mut next = span.after + 1;
-        for row in self.rows() {
-            let EventRow { position, .. } = row?;
-            if position != next {
+        for row in self.seals() {
+            if row?.position != next {
                 return Err(missing(next));
             }
             next += 1;
