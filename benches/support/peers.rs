@@ -59,10 +59,14 @@ pub struct Peers {
 impl Peers {
     /// With as many connections as writers, so that none waits for one.
     pub async fn new(log: &PgConnectOptions, writers: u32) -> Self {
-        let raw = pool(log, &PoolSettings::interactive("bench-raw", writers));
+        let theirs = |name| PoolSettings {
+            generic_plans: false,
+            ..PoolSettings::interactive(name, writers)
+        };
+        let raw = pool(log, &theirs("bench-raw"));
         sqlx::raw_sql(TABLES).execute(&raw).await.expect("tables");
         let vanilla = log.clone().options([("search_path", "vanilla")]);
-        let vanilla = pool(&vanilla, &PoolSettings::interactive("bench-postgres-es", writers));
+        let vanilla = pool(&vanilla, &theirs("bench-postgres-es"));
         Self { vanilla, raw }
     }
 

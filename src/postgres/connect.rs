@@ -41,6 +41,10 @@ pub struct PoolSettings {
     pub lock_timeout: Duration,
     /// How long a session may sit in a transaction without a statement.
     pub idle_in_transaction_timeout: Duration,
+    /// Whether statements are planned once and not for their arguments. Right where every row is
+    /// found by its key: Postgres would otherwise plan statements over arrays anew at each call,
+    /// which takes longer than running them.
+    pub generic_plans: bool,
 }
 
 impl PoolSettings {
@@ -53,6 +57,7 @@ impl PoolSettings {
             statement_timeout: Some(Duration::from_secs(10)),
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(1),
+            generic_plans: true,
         }
     }
 
@@ -61,6 +66,7 @@ impl PoolSettings {
         Self {
             acquire_timeout: Duration::from_secs(30),
             statement_timeout: None,
+            generic_plans: false,
             ..Self::interactive(application_name, max_connections)
         }
     }
@@ -72,6 +78,10 @@ impl PoolSettings {
             ("statement_timeout", milliseconds(statement)),
             ("lock_timeout", milliseconds(self.lock_timeout)),
             ("idle_in_transaction_session_timeout", milliseconds(self.idle_in_transaction_timeout)),
+            (
+                "plan_cache_mode",
+                if self.generic_plans { "force_generic_plan" } else { "auto" }.into(),
+            ),
         ])
     }
 }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
-use super::append::{self, RawOutcome, SealedMember};
+use super::append::{self, SealedMember};
 use super::member::{AppendError, Outcome};
 use super::wake::Waker;
 
@@ -21,12 +22,9 @@ const MAX_MEMBERS: usize = 512;
 const MAX_BYTES: usize = 4 << 20;
 /// Commands that may wait; past it callers are told to come back.
 const QUEUE: usize = 4096;
-/// A member whose rows are locked elsewhere is tried this often before it waits for the locks.
-const DEFERRALS: u8 = 3;
 
 struct Waiting {
     member: SealedMember,
-    deferrals: u8,
     since: Instant,
     answer: oneshot::Sender<Result<Outcome, AppendError>>,
 }
@@ -51,7 +49,7 @@ impl Appender {
             return Err(AppendError::TooLarge("a change may hold at most 4 MiB"));
         }
         let (answer, outcome) = oneshot::channel();
-        let waiting = Waiting { member, deferrals: 0, since: Instant::now(), answer };
+        let waiting = Waiting { member, since: Instant::now(), answer };
         self.queue.try_send(waiting).map_err(|_| AppendError::Unavailable)?;
         outcome.await.map_err(|_| AppendError::Unavailable)?
     }
@@ -59,25 +57,32 @@ impl Appender {
 
 async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
     let mut backlog: VecDeque<Waiting> = VecDeque::new();
+    let mut calls = JoinSet::new();
     loop {
-        if backlog.is_empty() {
-            match queue.recv().await {
-                Some(waiting) => backlog.push_back(waiting),
-                None => return,
-            }
-        }
         while backlog.len() < MAX_MEMBERS * 2 {
             match queue.try_recv() {
                 Ok(waiting) => backlog.push_back(waiting),
                 Err(_) => break,
             }
         }
-        let batch = take_disjoint(&mut backlog);
-        let deferred = write(&pool, &waker, batch).await;
-        for waiting in deferred.into_iter().rev() {
-            backlog.push_front(waiting);
+        if !backlog.is_empty() && calls.len() < calls_in_flight() {
+            let batch = take_disjoint(&mut backlog);
+            let (pool, waker) = (pool.clone(), waker.clone());
+            calls.spawn(async move { write(&pool, &waker, batch).await });
+            continue;
+        }
+        tokio::select! {
+            Some(_) = calls.join_next() => {}
+            received = queue.recv(), if backlog.is_empty() => match received {
+                Some(waiting) => backlog.push_back(waiting),
+                None => return,
+            },
         }
     }
+}
+
+fn calls_in_flight() -> usize {
+    std::env::var("X_CALLS").ok().and_then(|x| x.parse().ok()).unwrap_or(1)
 }
 
 /// The longest run of members that share no key, in order of arrival. A member that waits for an
@@ -156,16 +161,15 @@ impl Subjects {
     }
 }
 
-/// Writes one batch, answers what is final and returns what has to be tried again.
-async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) -> Vec<Waiting> {
-    let wait = batch.iter().any(|waiting| waiting.deferrals >= DEFERRALS);
+/// Writes one batch and answers its members.
+async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) {
     let oldest = batch.iter().map(|waiting| waiting.since).min();
-    let members: Vec<SealedMember> = batch.iter().map(|waiting| waiting.member.clone()).collect();
+    let members: Vec<&SealedMember> = batch.iter().map(|waiting| &waiting.member).collect();
     metrics::histogram!(crate::metrics::APPEND_GROUP_SIZE).record(count(members.len()));
     let started = Instant::now();
     let outcomes = async {
         let mut connection = pool.acquire().await?;
-        append::call(&mut connection, members, wait, None).await
+        append::call(&mut connection, &members, None).await
     }
     .await;
     metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "fast")
@@ -180,29 +184,17 @@ async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) -> Vec<Waiting
                 metrics::gauge!(crate::metrics::LOG_POSITION).set(position as f64);
                 waker.wake();
             }
-            let mut again = Vec::new();
-            for (mut waiting, outcome) in batch.into_iter().zip(outcomes) {
-                match outcome {
-                    RawOutcome::Final(outcome) => {
-                        // The caller may have gone; the events are durable all the same.
-                        let _ = waiting.answer.send(Ok(outcome));
-                    }
-                    RawOutcome::Deferred => {
-                        waiting.deferrals += 1;
-                        again.push(waiting);
-                    }
-                }
+            for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+                // The caller may have gone; the events are durable all the same.
+                let _ = waiting.answer.send(Ok(outcome));
             }
-            again
         }
         Err(error) if batch.len() > 1 && is_refusal(&error) => {
             // One of them is malformed: find it without failing its neighbours.
             tracing::error!(members = batch.len(), error = %error, "append refused; retrying one by one");
-            let mut again = Vec::new();
             for waiting in batch {
-                again.extend(Box::pin(write(pool, waker, vec![waiting])).await);
+                Box::pin(write(pool, waker, vec![waiting])).await;
             }
-            again
         }
         Err(error) => {
             let error = classify(error);
@@ -212,14 +204,13 @@ async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) -> Vec<Waiting
             }
             // A database that is down answers at once; do not spin on it.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Vec::new()
         }
     }
 }
 
-fn last_position(outcome: &RawOutcome) -> Option<i64> {
+fn last_position(outcome: &Outcome) -> Option<i64> {
     match outcome {
-        RawOutcome::Final(Outcome::Appended { last, .. }) if *last > 0 => Some(*last),
+        Outcome::Appended { last, .. } if *last > 0 => Some(*last),
         _ => None,
     }
 }
@@ -285,7 +276,7 @@ mod tests {
             .into_iter()
             .map(|member| {
                 let (answer, _) = oneshot::channel();
-                Waiting { member, deferrals: 0, since: Instant::now(), answer }
+                Waiting { member, since: Instant::now(), answer }
             })
             .collect();
         let mut calls = Vec::new();

@@ -19,7 +19,7 @@ use sqlx::{PgPool, Postgres};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::Store;
-use super::append::{self, Class, HealthWrites, RawOutcome};
+use super::append::{self, Class, HealthWrites};
 use super::appender::classify;
 use super::member::{AppendError, Member, Outcome};
 use super::read::ReadError;
@@ -131,14 +131,10 @@ impl UserLane {
         let connection = self.connection.as_mut().ok_or(AppendError::Unavailable)?;
         let started = Instant::now();
         let outcomes =
-            append::call(connection, vec![sealed], true, health).await.map_err(classify)?;
+            append::call(connection, &[&sealed], health.as_ref()).await.map_err(classify)?;
         metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "slow")
             .record(started.elapsed().as_secs_f64());
-        let outcome = match outcomes.into_iter().next() {
-            Some(RawOutcome::Final(outcome)) => outcome,
-            // A call that waits for its locks defers nothing.
-            Some(RawOutcome::Deferred) | None => return Err(AppendError::Unavailable),
-        };
+        let outcome = outcomes.into_iter().next().ok_or(AppendError::Unavailable)?;
         if keys_change || outcome == Outcome::Refused {
             self.store.sealer.subjects.invalidate(self.user).await;
         }

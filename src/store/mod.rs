@@ -5,7 +5,7 @@
 //! | [`member`] | what one append consists of, and what may become of it |
 //! | `appender` | the fast lane: group commit |
 //! | [`lane`] | the slow lane: work under one person's lock |
-//! | `append` | the call of the database function both lanes end in |
+//! | `append` | the call of the database function both lanes end in; `append_rows` are its arguments |
 //! | [`seal`], [`open`] | sealing on the way in, opening on the way out |
 //! | [`read`] | pages of the log, of one person, of one stream |
 //! | [`scan`], `page` | the whole log in order, read ahead and opened on every core |
@@ -19,9 +19,11 @@
 //! member is written whole or not at all; nothing personal is stored in the clear.
 
 mod append;
+mod append_rows;
 mod appender;
 pub mod installations;
 pub mod lane;
+mod loader;
 pub mod member;
 pub mod open;
 pub(crate) mod page;
@@ -64,6 +66,7 @@ pub struct Store {
     sealer: Sealer,
     waker: wake::Waker,
     gate: lane::Gate,
+    loader: loader::Loader,
     epoch: i16,
 }
 
@@ -98,7 +101,8 @@ impl Store {
         let sealer = Sealer { log_id: head.log_id, keyring, subjects };
         let appender = appender::Appender::start(appends, waker.clone());
         let gate = lane::Gate::new(&pool);
-        Ok(Self { pool, appender, sealer, waker, gate, epoch: head.epoch })
+        let loader = loader::Loader::start(&pool);
+        Ok(Self { pool, appender, sealer, waker, gate, loader, epoch: head.epoch })
     }
 
     /// Appends one member in the fast lane and waits until it is durable or refused.

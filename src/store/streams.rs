@@ -87,7 +87,7 @@ pub(crate) const USER_HEAD: &str = "SELECT health_seq, received_seq, pos_health,
 pub(crate) const COMMITTED_AT: &str = "SELECT committed_ms FROM events WHERE position = $1";
 
 impl StreamHead {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+    pub(super) fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             stream: StreamId { aggregate_type: row.try_get(0)?, aggregate_id: row.try_get(1)? },
             user: UserId(row.try_get(2)?),
@@ -108,10 +108,7 @@ impl Store {
     /// # Errors
     /// Where the database does not answer.
     pub async fn heads(&self, streams: &[StreamId]) -> Result<Vec<StreamHead>, ReadError> {
-        let types: Vec<&str> = streams.iter().map(|id| id.aggregate_type.as_str()).collect();
-        let ids: Vec<&str> = streams.iter().map(|id| id.aggregate_id.as_str()).collect();
-        let rows = sqlx::query(HEADS).bind(types).bind(ids).fetch_all(&self.pool).await?;
-        rows.iter().map(StreamHead::from_row).collect::<Result<_, _>>().map_err(Into::into)
+        Ok(self.loader.heads(streams).await?)
     }
 
     /// A person's streams of one type that moved after a position, in the order of their last

@@ -236,33 +236,6 @@ async fn writers_of_one_stream_decide_again_until_each_change_is_in() {
     assert_eq!((read.len(), notes.len()), (9, 9));
 }
 
-/// A row that somebody holds for a while defers its own member only.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_locked_stream_holds_up_nobody_else() {
-    let world = World::new().await;
-    let user = world.person().await;
-    let member = started(user, "held");
-    let stream = member.streams[0].stream.clone();
-    world.store.append(member).await.unwrap();
-
-    let mut holder = world.database.pool().begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM streams WHERE aggregate_id = $1 FOR UPDATE")
-        .bind(&stream.aggregate_id)
-        .execute(&mut *holder)
-        .await
-        .unwrap();
-    let mut session = Session::default();
-    let blocked = change(user, stream, 1, &mut session, Vec::new());
-    let blocked = tokio::spawn({
-        let store = world.store.clone();
-        async move { store.append(blocked).await.unwrap() }
-    });
-    let free = world.store.append(started(user, "free")).await.unwrap();
-    assert!(matches!(free, Outcome::Appended { .. }));
-    holder.rollback().await.unwrap();
-    assert!(matches!(blocked.await.unwrap(), Outcome::Appended { .. }));
-}
-
 #[tokio::test]
 async fn the_log_refuses_to_be_changed() {
     let world = World::new().await;
