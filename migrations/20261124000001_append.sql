@@ -67,8 +67,6 @@ CREATE FUNCTION append(
     OUT committed_ms bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path FROM CURRENT
--- Rows are found by their keys, however many there are: planning again at each call buys nothing.
-SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -83,26 +81,28 @@ BEGIN
 
     -- 1. Samples: large, and nobody else's business under the lane of their person. Should the
     --    member lose, only a rollback takes them back.
-    IF p_samples.segments <> '{}' THEN
-        UPDATE health_segments h
-           SET lo_ms = w.lo_ms, hi_ms = w.hi_ms, n = w.n, segment_id = w.segment_id,
-               version = w.version, format = w.format, folds = coalesce(w.folds, h.folds),
-               cols_sealed = coalesce(w.cols_sealed, h.cols_sealed),
-               ids_sealed = coalesce(w.ids_sealed, h.ids_sealed),
-               ids_version = CASE WHEN w.ids_sealed IS NULL THEN h.ids_version ELSE w.version END
-          FROM unnest(p_samples.segments) w
-         WHERE w.old_lo_ms IS NOT NULL
-           AND h.user_id = p_samples.user_id AND h.lane = w.lane AND h.lo_ms = w.old_lo_ms;
-        INSERT INTO health_segments (user_id, lane, lo_ms, hi_ms, n, segment_id, version,
-                                     ids_version, format, folds, cols_sealed, ids_sealed)
-        SELECT p_samples.user_id, lane, lo_ms, hi_ms, n, segment_id, version, version, format,
-               folds, cols_sealed, ids_sealed
-          FROM unnest(p_samples.segments) WHERE old_lo_ms IS NULL;
-    END IF;
-    IF p_samples.tombstones <> '{}' THEN
-        INSERT INTO health_tombstones (user_id, hmac)
-        SELECT p_samples.user_id, hmac FROM unnest(p_samples.tombstones) AS hmac ORDER BY hmac
-        ON CONFLICT DO NOTHING;
+    IF p_samples.user_id IS NOT NULL THEN
+        IF cardinality(p_samples.segments) > 0 THEN
+            UPDATE health_segments h
+               SET lo_ms = w.lo_ms, hi_ms = w.hi_ms, n = w.n, segment_id = w.segment_id,
+                   version = w.version, format = w.format, folds = coalesce(w.folds, h.folds),
+                   cols_sealed = coalesce(w.cols_sealed, h.cols_sealed),
+                   ids_sealed = coalesce(w.ids_sealed, h.ids_sealed),
+                   ids_version = CASE WHEN w.ids_sealed IS NULL THEN h.ids_version ELSE w.version END
+              FROM unnest(p_samples.segments) w
+             WHERE w.old_lo_ms IS NOT NULL
+               AND h.user_id = p_samples.user_id AND h.lane = w.lane AND h.lo_ms = w.old_lo_ms;
+            INSERT INTO health_segments (user_id, lane, lo_ms, hi_ms, n, segment_id, version,
+                                         ids_version, format, folds, cols_sealed, ids_sealed)
+            SELECT p_samples.user_id, lane, lo_ms, hi_ms, n, segment_id, version, version, format,
+                   folds, cols_sealed, ids_sealed
+              FROM unnest(p_samples.segments) WHERE old_lo_ms IS NULL;
+        END IF;
+        IF cardinality(p_samples.tombstones) > 0 THEN
+            INSERT INTO health_tombstones (user_id, hmac)
+            SELECT p_samples.user_id, hmac FROM unnest(p_samples.tombstones) AS hmac ORDER BY hmac
+            ON CONFLICT DO NOTHING;
+        END IF;
     END IF;
 
     -- 2. The head.
@@ -132,7 +132,7 @@ BEGIN
             outcomes[v_losers[i]] := v_reasons[i];
         END LOOP;
     END IF;
-    IF p_reservations <> '{}' THEN
+    IF cardinality(p_reservations) > 0 THEN
         FOR v_loser IN
             SELECT v.member FROM unnest(p_reservations) v
               LEFT JOIN reservations t ON t.scope = v.scope AND t.hmac = v.hmac
@@ -150,27 +150,32 @@ BEGIN
         THEN
             outcomes[1] := 1;
         END IF;
-        IF outcomes[1] <> 0 AND (p_samples.segments <> '{}' OR p_samples.tombstones <> '{}') THEN
+        IF outcomes[1] <> 0
+           AND cardinality(p_samples.segments) + cardinality(p_samples.tombstones) > 0
+        THEN
             RAISE EXCEPTION 'append lost: outcome %', outcomes[1] USING ERRCODE = 'TM001',
                 DETAIL = outcomes[1]::text;
         END IF;
     END IF;
-    FOR i IN 1 .. cardinality(p_events_of) LOOP
-        v_gone[i] := v_total;
-        IF outcomes[i] <> 0 THEN v_total := v_total + p_events_of[i]; END IF;
-    END LOOP;
+    IF 0 <> ANY (outcomes) THEN
+        FOR i IN 1 .. cardinality(p_events_of) LOOP
+            v_gone[i] := v_total;
+            IF outcomes[i] <> 0 THEN v_total := v_total + p_events_of[i]; END IF;
+        END LOOP;
+    END IF;
     v_total := cardinality(p_events) - v_total;
 
-    -- 4. Write what the winners bring.
-    IF v_total > 0 THEN
+    -- 4. Write what the winners bring: each table once, all in one statement, because every
+    --    statement costs about as much as the rows of a small call.
+    WITH new_events AS (
         INSERT INTO events (aggregate_type, aggregate_id, sequence, event_type, event_version,
                             payload, metadata, position, event_id, user_id, recorded_at,
                             committed_ms, sealed, leaf_hash)
         SELECT e.aggregate_type, e.aggregate_id, e.sequence, e.event_type, e.event_version,
                e.payload::json, e.metadata::json, head + e.nth - v_gone[e.member], e.event_id,
                e.user_id, e.recorded_at, committed_ms, e.sealed, e.leaf_hash
-          FROM unnest(p_events) e WHERE outcomes[e.member] = 0;
-
+          FROM unnest(p_events) e WHERE outcomes[e.member] = 0
+    ), new_heads AS (
         INSERT INTO streams AS t (aggregate_type, aggregate_id, user_id, sequence, position,
                                   committed_ms, op, origin, state_version, state_sealed)
         SELECT s.aggregate_type, s.aggregate_id, s.user_id, s.sequence,
@@ -180,8 +185,8 @@ BEGIN
         ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE
            SET sequence = excluded.sequence, position = excluded.position,
                committed_ms = excluded.committed_ms, op = excluded.op, origin = excluded.origin,
-               state_version = excluded.state_version, state_sealed = excluded.state_sealed;
-
+               state_version = excluded.state_version, state_sealed = excluded.state_sealed
+    ), new_reach AS (
         INSERT INTO user_heads AS t (user_id, pos_health, pos_session, pos_other)
         SELECT r.user_id, coalesce(max(head + r.health - v_gone[r.member]), 0),
                coalesce(max(head + r.session - v_gone[r.member]), 0),
@@ -190,23 +195,22 @@ BEGIN
         ON CONFLICT (user_id) DO UPDATE
            SET pos_health = greatest(t.pos_health, excluded.pos_health),
                pos_session = greatest(t.pos_session, excluded.pos_session),
-               pos_other = greatest(t.pos_other, excluded.pos_other);
-
-        UPDATE log_head SET position = head + v_total, committed_ms = append.committed_ms;
-    END IF;
-    IF p_receipts <> '{}' THEN
+               pos_other = greatest(t.pos_other, excluded.pos_other)
+    ), new_receipts AS (
         INSERT INTO receipts (user_id, scope, hmac, content_hmac, outcome, position, created_ms)
         SELECT r.user_id, r.scope, r.hmac, r.content_hmac, r.outcome,
                head + r.nth - v_gone[r.member], committed_ms
-          FROM unnest(p_receipts) r WHERE outcomes[r.member] = 0;
-    END IF;
+          FROM unnest(p_receipts) r WHERE outcomes[r.member] = 0
+    )
+    UPDATE log_head SET position = head + v_total, committed_ms = append.committed_ms
+     WHERE v_total > 0;
     IF p_samples.user_id IS NOT NULL AND outcomes[1] = 0 THEN
         UPDATE user_heads t
            SET received_seq = t.received_seq + 1,
                health_seq = t.health_seq + p_samples.changed::int
          WHERE t.user_id = p_samples.user_id;
     END IF;
-    IF p_reservations <> '{}' THEN
+    IF cardinality(p_reservations) > 0 THEN
         INSERT INTO reservations (scope, hmac, key_id, user_id, aggregate_type, aggregate_id)
         SELECT v.scope, v.hmac, v.key_id, v.user_id, v.aggregate_type, v.aggregate_id
           FROM unnest(p_reservations) v WHERE v.action = 1 AND outcomes[v.member] = 0;
@@ -217,7 +221,7 @@ BEGIN
           FROM unnest(p_reservations) v
          WHERE v.action = 3 AND outcomes[v.member] = 0 AND t.scope = v.scope AND t.hmac = v.hmac;
     END IF;
-    IF p_key_changes <> '{}' THEN
+    IF cardinality(p_key_changes) > 0 THEN
         INSERT INTO subjects (user_id, purpose, key_id, commitment, status)
         SELECT c.user_id, c.purpose, c.key_id, c.commitment, c.status
           FROM unnest(p_key_changes) c WHERE c.status = 1 AND outcomes[c.member] = 0;

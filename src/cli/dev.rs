@@ -121,7 +121,8 @@ fn refuse_new_shape(file: &File, released: &str) -> Result<()> {
     let next = version.parse::<u32>().map_or(2, |version| version + 1);
     bail!(
         "the payload of {event} no longer follows {}, which is released. Raise {event} to version \
-         {next} in its registry entry and add the step from version {version} to the upcasters",
+         {next} in its registry entry and add the step from version {version} to the upcasters, as \
+         docs/adding.md tells",
         file.path
     )
 }

@@ -40,7 +40,8 @@ impl UserDirectory for Directory {
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Database(_) => Self::unavailable(error),
+            // Another server may be new enough already, and this one is about to be.
+            ReadError::Database(_) | ReadError::Newer { .. } => Self::unavailable(error),
             ReadError::Key(ref key) if !key.is_alarm() => Self::unavailable(error),
             ReadError::Key(_) | ReadError::Corrupt { .. } => Self::internal(error),
         }

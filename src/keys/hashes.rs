@@ -14,7 +14,8 @@ use crate::sealing::Fields;
 pub type Pseudonym = [u8; 32];
 
 /// An HMAC-SHA-256 key. Kept as its bytes: the library's prepared form takes over a kilobyte, which
-/// would be most of a key cache, and saves less than half a microsecond a hash.
+/// would be most of a key cache, and saves less than half a microsecond a hash. Who makes hundreds of
+/// hashes for one request prepares the key for it.
 #[derive(Debug)]
 pub(super) struct HashKey(Secret);
 
@@ -24,9 +25,22 @@ impl HashKey {
     }
 
     pub(super) fn hash(&self, input: impl AsRef<[u8]>) -> Pseudonym {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.expose());
+        self.prepared().hash(input)
+    }
+
+    /// For many hashes in a row.
+    fn prepared(&self) -> Prepared {
+        Prepared(hmac::Key::new(hmac::HMAC_SHA256, self.0.expose()))
+    }
+}
+
+/// A key in the library's prepared form, for as long as one request takes.
+struct Prepared(hmac::Key);
+
+impl Prepared {
+    fn hash(&self, input: impl AsRef<[u8]>) -> Pseudonym {
         let mut hash = [0; 32];
-        hash.copy_from_slice(hmac::sign(&key, input.as_ref()).as_ref());
+        hash.copy_from_slice(hmac::sign(&self.0, input.as_ref()).as_ref());
         hash
     }
 }
@@ -99,25 +113,14 @@ impl HealthHashes {
         })
     }
 
-    /// The id of a sample (UUID version 8): always the same for the same source, record and start
-    /// (ms since the Unix epoch), so that it need not be stored.
-    pub fn sample_id(&self, source: &str, record: &str, start_ms: i64) -> Uuid {
-        let fields = Fields::labelled("sample").text(source).text(record).integer(start_ms);
-        let hash = self.sample_ids.hash(fields);
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&hash[..16]);
-        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    /// The ids of one request's samples.
+    pub fn sample_ids(&self) -> SampleIds {
+        SampleIds(self.sample_ids.prepared())
     }
 
-    /// Stands for the deletion of a record that is not stored: of the sample with this start (ms
-    /// since the Unix epoch), or of the whole record.
-    pub fn tombstone_hash(&self, source: &str, record: &str, start_ms: Option<i64>) -> Pseudonym {
-        let label = if start_ms.is_some() { "sample" } else { "record" };
-        let fields = Fields::labelled(label).text(source).text(record);
-        self.tombstones.hash(match start_ms {
-            Some(start_ms) => fields.integer(start_ms),
-            None => fields,
-        })
+    /// The hashes of one request's tombstones.
+    pub fn tombstones(&self) -> TombstoneHashes {
+        TombstoneHashes(self.tombstones.prepared())
     }
 
     /// Four bytes that stand for a record id beside a sealed segment: equal ids have equal folds,
@@ -128,6 +131,37 @@ impl HealthHashes {
         let hash = SipHasher24::new_with_key(&key).hash(record_id.as_bytes());
         let [a, b, c, d, ..] = hash.to_le_bytes();
         u32::from_le_bytes([a, b, c, d])
+    }
+}
+
+/// See [`HealthHashes::sample_ids`].
+pub struct SampleIds(Prepared);
+
+impl SampleIds {
+    /// The id of a sample (UUID version 8): always the same for the same source, record and start
+    /// (ms since the Unix epoch), so that it need not be stored.
+    pub fn of(&self, source: &str, record: &str, start_ms: i64) -> Uuid {
+        let hash =
+            self.0.hash(Fields::labelled("sample").text(source).text(record).integer(start_ms));
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+}
+
+/// See [`HealthHashes::tombstones`].
+pub struct TombstoneHashes(Prepared);
+
+impl TombstoneHashes {
+    /// Stands for the deletion of a record that is not stored: of the sample with this start (ms
+    /// since the Unix epoch), or of the whole record.
+    pub fn hash(&self, source: &str, record: &str, start_ms: Option<i64>) -> Pseudonym {
+        let label = if start_ms.is_some() { "sample" } else { "record" };
+        let fields = Fields::labelled(label).text(source).text(record);
+        self.0.hash(match start_ms {
+            Some(start_ms) => fields.integer(start_ms),
+            None => fields,
+        })
     }
 }
 
@@ -176,11 +210,11 @@ mod tests {
         }
 
         let health = HealthHashes::derive(&root()).unwrap();
-        let sample = health.sample_id("watch", "r-1", 1_700_000_000_123);
+        let sample = health.sample_ids().of("watch", "r-1", 1_700_000_000_123);
         assert_eq!(sample, uuid!("7de9ca19-b165-8bdb-9872-b5aa81742f7a"));
         assert_eq!(health.fold("r-1"), 0xd9b6_fc72);
         let tombstones = [Some(1_700_000_000_123), None]
-            .map(|start| hex::encode(health.tombstone_hash("watch", "r-1", start)));
+            .map(|start| hex::encode(health.tombstones().hash("watch", "r-1", start)));
         assert_eq!(
             tombstones,
             [
@@ -207,7 +241,7 @@ mod tests {
     #[test]
     fn people_have_different_sample_ids() {
         let ids = [root(), Secret::random().unwrap()]
-            .map(|root| HealthHashes::derive(&root).unwrap().sample_id("watch", "r-1", 0));
+            .map(|root| HealthHashes::derive(&root).unwrap().sample_ids().of("watch", "r-1", 0));
         assert_ne!(ids[0], ids[1]);
     }
 
@@ -219,7 +253,7 @@ mod tests {
         ) {
             let hashes = HealthHashes::derive(&root()).unwrap();
             let id = |(source, record, start): &(String, String, i64)| {
-                hashes.sample_id(source, record, *start)
+                hashes.sample_ids().of(source, record, *start)
             };
             prop_assert_eq!(id(&one) == id(&two), one == two);
             prop_assert_eq!(id(&one).get_version_num(), 8);

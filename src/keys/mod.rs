@@ -26,7 +26,7 @@ pub mod subject;
 
 mod secret;
 
-pub use hashes::{HealthHashes, IdentityHashes, Pseudonym};
+pub use hashes::{HealthHashes, IdentityHashes, Pseudonym, SampleIds, TombstoneHashes};
 pub use keyring::{CacheLimits, Keyring};
 pub use master::{MasterKey, MasterKeyError};
 pub use postgres::PostgresKeyStore;

@@ -56,6 +56,7 @@ impl StoreSource {
 fn unreadable(error: ReadError) -> Result<&'static str, SourceError> {
     match error {
         ReadError::Corrupt { .. } => Ok("corrupt"),
+        ReadError::Newer { .. } => Ok("newer"),
         ReadError::Key(KeyError::Missing { .. }) => Ok("key_missing"),
         ReadError::Key(KeyError::Corrupt { .. }) => Ok("key_corrupt"),
         other => Err(SourceError::Unavailable(Box::new(other))),

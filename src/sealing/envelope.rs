@@ -38,6 +38,9 @@ const LENGTH_LEN: usize = 4;
 const COMPRESS_ABOVE: usize = 512;
 /// Level 3 is zstd's own default: higher ones cost several times the time for a few per cent.
 const ZSTD_LEVEL: i32 = 3;
+/// Single events and states are short: a level below takes half the time and a few bytes more.
+const ZSTD_LEVEL_SHORT: i32 = 1;
+const SHORT: usize = 4096;
 
 thread_local! {
     // Setting zstd up takes longer than most events need, and a replay opens millions. Either is
@@ -176,7 +179,10 @@ fn compress(content: &[u8]) -> Option<Vec<u8>> {
     }
     let frame = COMPRESSOR.with(|kept| {
         let mut kept = kept.try_borrow_mut().ok()?;
-        kept.as_mut()?.compress(content).ok()
+        let compressor = kept.as_mut()?;
+        let level = if content.len() <= SHORT { ZSTD_LEVEL_SHORT } else { ZSTD_LEVEL };
+        compressor.set_compression_level(level).ok()?;
+        compressor.compress(content).ok()
     })?;
     let helps = padded_len(LENGTH_LEN + frame.len()) < padded_len(LENGTH_LEN + content.len());
     helps.then_some(frame)

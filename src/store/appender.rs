@@ -8,9 +8,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 
 use super::append::{self, SealedMember};
 use super::member::{AppendError, Outcome};
@@ -56,33 +56,24 @@ impl Appender {
 }
 
 async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
+    let mut connection = Connection { pool, held: None };
     let mut backlog: VecDeque<Waiting> = VecDeque::new();
-    let mut calls = JoinSet::new();
     loop {
+        if backlog.is_empty() {
+            match queue.recv().await {
+                Some(waiting) => backlog.push_back(waiting),
+                None => return,
+            }
+        }
         while backlog.len() < MAX_MEMBERS * 2 {
             match queue.try_recv() {
                 Ok(waiting) => backlog.push_back(waiting),
                 Err(_) => break,
             }
         }
-        if !backlog.is_empty() && calls.len() < calls_in_flight() {
-            let batch = take_disjoint(&mut backlog);
-            let (pool, waker) = (pool.clone(), waker.clone());
-            calls.spawn(async move { write(&pool, &waker, batch).await });
-            continue;
-        }
-        tokio::select! {
-            Some(_) = calls.join_next() => {}
-            received = queue.recv(), if backlog.is_empty() => match received {
-                Some(waiting) => backlog.push_back(waiting),
-                None => return,
-            },
-        }
+        let batch = take_disjoint(&mut backlog);
+        write(&mut connection, &waker, batch).await;
     }
-}
-
-fn calls_in_flight() -> usize {
-    std::env::var("X_CALLS").ok().and_then(|x| x.parse().ok()).unwrap_or(1)
 }
 
 /// The longest run of members that share no key, in order of arrival. A member that waits for an
@@ -161,17 +152,35 @@ impl Subjects {
     }
 }
 
+/// The appender's own connection: taking one from a pool for each call, and giving it back, costs a
+/// round trip each time.
+struct Connection {
+    pool: PgPool,
+    held: Option<PoolConnection<Postgres>>,
+}
+
+impl Connection {
+    async fn call(&mut self, members: &[&SealedMember]) -> Result<Vec<Outcome>, sqlx::Error> {
+        let mut connection = match self.held.take() {
+            Some(connection) => connection,
+            None => self.pool.acquire().await?,
+        };
+        let outcomes = append::call(&mut connection, members, None).await;
+        // After an error the pool decides whether the connection is still good.
+        if outcomes.is_ok() {
+            self.held = Some(connection);
+        }
+        outcomes
+    }
+}
+
 /// Writes one batch and answers its members.
-async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) {
+async fn write(connection: &mut Connection, waker: &Waker, batch: Vec<Waiting>) {
     let oldest = batch.iter().map(|waiting| waiting.since).min();
     let members: Vec<&SealedMember> = batch.iter().map(|waiting| &waiting.member).collect();
     metrics::histogram!(crate::metrics::APPEND_GROUP_SIZE).record(count(members.len()));
     let started = Instant::now();
-    let outcomes = async {
-        let mut connection = pool.acquire().await?;
-        append::call(&mut connection, &members, None).await
-    }
-    .await;
+    let outcomes = connection.call(&members).await;
     metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "fast")
         .record(started.elapsed().as_secs_f64());
     if let Some(oldest) = oldest {
@@ -193,7 +202,7 @@ async fn write(pool: &PgPool, waker: &Waker, batch: Vec<Waiting>) {
             // One of them is malformed: find it without failing its neighbours.
             tracing::error!(members = batch.len(), error = %error, "append refused; retrying one by one");
             for waiting in batch {
-                Box::pin(write(pool, waker, vec![waiting])).await;
+                Box::pin(write(connection, waker, vec![waiting])).await;
             }
         }
         Err(error) => {

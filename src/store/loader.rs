@@ -4,11 +4,11 @@
 //! that. While one statement is under way, whoever comes waits for the next and shares it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use aggregates::StreamId;
-use sqlx::PgPool;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
+use tokio::sync::{mpsc, oneshot};
 
 use super::streams::{HEADS, StreamHead};
 
@@ -16,8 +16,6 @@ use super::streams::{HEADS, StreamHead};
 const MAX_REQUESTS: usize = 256;
 /// Who asks for more streams than this has a statement of their own.
 const MAX_STREAMS: usize = 32;
-/// Statements under way at a time.
-const WORKERS: usize = 2;
 /// Requests that may wait; past it each goes its own way.
 const QUEUE: usize = 4096;
 
@@ -35,13 +33,10 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    /// Starts the tasks that carry requests on connections of this pool.
+    /// Starts the task that carries requests, on a connection of this pool.
     pub fn start(pool: &PgPool) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
-        let requests = Arc::new(Mutex::new(requests));
-        for _ in 0..WORKERS {
-            tokio::spawn(carry(pool.clone(), Arc::clone(&requests)));
-        }
+        tokio::spawn(carry(pool.clone(), requests));
         Self { pool: pool.clone(), queue }
     }
 
@@ -57,18 +52,28 @@ impl Loader {
             }
         }
         // An error of the shared statement is everybody's; asked alone, each gets an own answer.
-        read(&self.pool, streams.iter()).await
+        read(&mut *self.pool.acquire().await?, streams.iter()).await
     }
 }
 
-async fn carry(pool: PgPool, requests: Arc<Mutex<mpsc::Receiver<Request>>>) {
+async fn carry(pool: PgPool, mut requests: mpsc::Receiver<Request>) {
     let mut taken = Vec::new();
-    loop {
-        if requests.lock().await.recv_many(&mut taken, MAX_REQUESTS).await == 0 {
-            return;
-        }
+    // Held from one statement to the next: giving a connection back to a pool is a round trip.
+    let mut held: Option<PoolConnection<Postgres>> = None;
+    while requests.recv_many(&mut taken, MAX_REQUESTS).await > 0 {
         let streams = taken.iter().flat_map(|request| &request.streams);
-        let heads = read(&pool, streams).await.ok();
+        let connection = match held.take() {
+            Some(connection) => Ok(connection),
+            None => pool.acquire().await,
+        };
+        let heads = match connection {
+            Ok(mut connection) => {
+                let heads = read(&mut connection, streams).await;
+                held = heads.is_ok().then_some(connection);
+                heads.ok()
+            }
+            Err(_) => None,
+        };
         let heads: Option<HashMap<StreamId, StreamHead>> =
             heads.map(|heads| heads.into_iter().map(|head| (head.stream.clone(), head)).collect());
         for Request { streams, answer } in taken.drain(..) {
@@ -82,11 +87,11 @@ async fn carry(pool: PgPool, requests: Arc<Mutex<mpsc::Receiver<Request>>>) {
 }
 
 async fn read(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     streams: impl Iterator<Item = &StreamId> + Clone,
 ) -> Result<Vec<StreamHead>, sqlx::Error> {
     let types: Vec<&str> = streams.clone().map(|id| id.aggregate_type.as_str()).collect();
     let ids: Vec<&str> = streams.map(|id| id.aggregate_id.as_str()).collect();
-    let rows = sqlx::query(HEADS).bind(types).bind(ids).fetch_all(pool).await?;
+    let rows = sqlx::query(HEADS).bind(types).bind(ids).fetch_all(connection).await?;
     rows.iter().map(StreamHead::from_row).collect()
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aggregates::upcast::UpcastError;
 use aggregates::{
     AnyEvent, Content, Metadata, Purpose, Recorded, StreamId, UserId, registry, upcast,
 };
@@ -61,8 +62,9 @@ impl Sealer {
     /// Opens a stored event, upcasts it and gives it its type.
     ///
     /// # Errors
-    /// [`ReadError::Corrupt`] for bytes that do not open or decode, [`ReadError::Key`] for keys
-    /// that are missing though nobody destroyed them.
+    /// [`ReadError::Corrupt`] for bytes that do not open or decode, [`ReadError::Newer`] for what
+    /// only a newer program can read, [`ReadError::Key`] for keys that are missing though nobody
+    /// destroyed them.
     pub async fn open(&self, raw: RawEvent) -> Result<Recorded, ReadError> {
         let row = raw.row();
         let keys = self.page_keys(std::iter::once(Ok(row.seal()))).await?;
@@ -254,7 +256,11 @@ impl Opener {
         sealed: &[u8],
         seal: &Seal,
     ) -> Result<Content, ReadError> {
-        let Some(purpose) = registry::find(row.event_type).and_then(|entry| entry.purpose) else {
+        let Some(entry) = registry::find(row.event_type) else {
+            let event_type = row.event_type.to_owned();
+            return Err(not_lifted(row, UpcastError::Unknown { event_type }));
+        };
+        let Some(purpose) = entry.purpose else {
             return Err(corrupt(row, "its type is not a personal one"));
         };
         let key = match seal {
@@ -297,10 +303,20 @@ fn content(
     let version =
         row.event_version.parse().map_err(|_| corrupt(row, "its version is no number"))?;
     let current = upcast::to_current(row.event_type, version, payload)
-        .map_err(|error| corrupt(row, &error.to_string()))?;
+        .map_err(|error| not_lifted(row, error))?;
     let event = AnyEvent::decode(row.event_type, &current, blob)
         .map_err(|error| corrupt(row, &error.to_string()))?;
     Ok(Content::Open { event: Box::new(event), metadata })
+}
+
+/// Why an event cannot be lifted: this program is too old for it, or it is damaged.
+fn not_lifted(row: &EventRow<'_>, error: UpcastError) -> ReadError {
+    match error {
+        UpcastError::Unknown { .. } | UpcastError::Newer { .. } => {
+            ReadError::Newer { position: row.position, source: error }
+        }
+        UpcastError::Hole { .. } | UpcastError::Payload { .. } => corrupt(row, &error.to_string()),
+    }
 }
 
 fn corrupt(row: &EventRow<'_>, reason: &str) -> ReadError {

@@ -3,6 +3,7 @@
 //! A page is one statement: it sees positions without gaps, because positions become visible in
 //! order. Upcasting happens here and nowhere else, before a payload is given its type.
 
+use aggregates::upcast::UpcastError;
 use aggregates::{StreamId, UserId};
 use sqlx::PgPool;
 use sqlx::Row;
@@ -75,6 +76,9 @@ pub enum ReadError {
     /// The stored bytes do not open or do not decode: evidence of damage, never skipped silently.
     #[error("event at position {position} cannot be read: {reason}")]
     Corrupt { position: i64, reason: String },
+    /// A type or a version that this program does not know. A newer one wrote it.
+    #[error("event at position {position} needs a newer program")]
+    Newer { position: i64, source: UpcastError },
     #[error("a key could not be used")]
     Key(#[from] crate::keys::KeyError),
 }

@@ -27,8 +27,11 @@ const LANE: i16 = 0;
 
 // The covering segment of a start is the last one that begins at or before it. `ORDER BY … LIMIT 1`
 // is an index look-up; a `max()` in a comparison degrades into a filter as segments grow in number.
+// Of a sealed segment that ends before the range begins only the bounds are of interest.
 pub(crate) const COVERING: &str = "SELECT s.lo_ms, s.segment_id, s.version, s.ids_version, \
-     s.cols_sealed, s.ids_sealed FROM unnest($2::bigint[], $3::bigint[]) q(a, b) \
+     CASE WHEN s.hi_ms >= q.a OR s.n < $4 THEN s.cols_sealed END, \
+     CASE WHEN s.hi_ms >= q.a OR s.n < $4 THEN s.ids_sealed END, s.hi_ms \
+     FROM unnest($2::bigint[], $3::bigint[]) q(a, b) \
      CROSS JOIN LATERAL ( \
        (SELECT * FROM health_segments h WHERE h.user_id = $1 AND h.lane = 0 AND h.lo_ms <= q.a \
          ORDER BY h.lo_ms DESC LIMIT 1) \
@@ -45,6 +48,10 @@ pub(crate) const FOLDS: &str =
     "SELECT lo_ms, folds FROM health_segments WHERE user_id = $1 AND lane = 0";
 pub(crate) const SPANS: &str = "SELECT lo_ms, hi_ms, n, folds FROM health_segments \
      WHERE user_id = $1 AND lane = 0 ORDER BY lo_ms";
+pub(crate) const STANDING: &str = "SELECT coalesce(max(health_seq), 0), \
+     coalesce(max(received_seq), 0), \
+     EXISTS (SELECT 1 FROM health_tombstones WHERE user_id = $1) \
+     FROM user_heads WHERE user_id = $1";
 pub(crate) const ALL_TOMBSTONES: &str = "SELECT hmac FROM health_tombstones WHERE user_id = $1";
 pub(crate) const TOMBSTONES: &str =
     "SELECT hmac FROM health_tombstones WHERE user_id = $1 AND hmac = ANY ($2)";
@@ -75,12 +82,19 @@ impl<'a> Segments<'a> {
             .bind(self.user.0)
             .bind(from)
             .bind(to)
+            .bind(i32::try_from(segment::SEAL).unwrap_or(i32::MAX))
             .fetch_all(connection)
             .await?;
-        let mut segments = self.open_all(&rows)?;
-        // Two ranges may lie in the same segment.
-        segments.dedup_by_key(|segment| segment.lo_ms);
-        Ok(segments)
+        let segments = rows.iter().map(|row| match row.try_get::<Option<&[u8]>, _>(4)? {
+            Some(_) => self.open(row),
+            None => Ok(LoadedSegment::closed(
+                row.try_get(1)?,
+                row.try_get(2)?,
+                row.try_get(0)?,
+                row.try_get(6)?,
+            )),
+        });
+        Ok(once_each(segments.collect::<Result<_, ReadError>>()?))
     }
 
     /// The segments that hold any of these record ids, whatever their start, and perhaps others:
@@ -234,6 +248,39 @@ impl<'a> Segments<'a> {
         let aad = Aad::segment(self.user, segment_id, i64::from(version), column);
         self.key.sealing().seal(&aad, plain).map_err(|_| damaged("does not seal"))
     }
+}
+
+/// Puts segments in order, each once: two ranges may lie in one segment, of which one needs its
+/// samples and the other does not.
+pub(crate) fn once_each(mut segments: Vec<LoadedSegment>) -> Vec<LoadedSegment> {
+    segments.sort_by_key(|segment| (segment.lo_ms, segment.closed_ms));
+    segments.dedup_by_key(|segment| segment.lo_ms);
+    segments
+}
+
+/// Where a person stands as an upload begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Changing health batches so far.
+    pub health_seq: i64,
+    /// Health batches received so far.
+    pub received_seq: i64,
+    /// Whether there is any tombstone. They are written under the person's lane only, so that who
+    /// holds the lane may rely on it.
+    pub has_tombstones: bool,
+}
+
+/// Reads where a person stands.
+///
+/// # Errors
+/// Where the database does not answer.
+pub async fn standing(connection: &mut PgConnection, user: UserId) -> Result<Standing, ReadError> {
+    let row = sqlx::query(STANDING).bind(user.0).fetch_one(connection).await?;
+    Ok(Standing {
+        health_seq: row.try_get(0)?,
+        received_seq: row.try_get(1)?,
+        has_tombstones: row.try_get(2)?,
+    })
 }
 
 /// Which of the given tombstone hashes exist.

@@ -27,6 +27,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("newest segments", segments::BEFORE),
     ("folds", segments::FOLDS),
     ("spans", segments::SPANS),
+    ("standing", segments::STANDING),
     ("tombstones", segments::TOMBSTONES),
     ("all tombstones", segments::ALL_TOMBSTONES),
     ("lock", lane::LOCK),

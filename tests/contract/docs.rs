@@ -58,3 +58,22 @@ fn relative_links_have_targets() {
         }
     }
 }
+
+/// Files that the pages for developers send people to are there.
+#[test]
+fn named_paths_exist() {
+    let parts = ["aggregates/", "projections/", "src/", "tests/", "docs/", "event-schemas/"];
+    for name in ["adding.md", "architecture.md"] {
+        let page = page(name);
+        let quoted = page.split('`').skip(1).step_by(2);
+        let paths = quoted
+            .filter(|text| parts.iter().any(|part| text.starts_with(part)))
+            .filter(|text| !text.contains(['<', '{', '*', ' ']));
+        let mut count = 0;
+        for path in paths {
+            assert!(root().join(path).exists(), "{name} names {path}, which is not there");
+            count += 1;
+        }
+        assert!(count > 5, "{name} names files");
+    }
+}

@@ -49,7 +49,8 @@ async fn log_something(person: &Person<'_>, note: &str) {
     assert_eq!(Answer::of(rename.json(&json!({ "name": note }))).await.status, 200);
 }
 
-async fn caught_up(world: &World) {
+/// Waits until every read model has met everything in the log.
+pub async fn caught_up(world: &World) {
     let head = world.position().await;
     let began = Instant::now();
     loop {

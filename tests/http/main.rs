@@ -9,6 +9,7 @@ mod support;
 mod access;
 mod consumptions;
 mod erasure;
+mod fixture;
 mod health;
 mod rest;
 mod rollups;

@@ -1,10 +1,12 @@
 //! Daily statistics and their freshness over HTTP.
 
+use aggregates::metric::{Metric, ValueKind};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::rest::{DAY, HOUR, MINUTE, call, get, iso, ok, refused, serving};
+use crate::fixture::history::{batch, sample};
+use crate::rest::{DAY, HOUR, MINUTE, call, get, iso, ok, post, refused, serving};
 use crate::world::{Answer, Person, World};
 
 /// 2026-03-01T00:00:00Z.
@@ -71,6 +73,38 @@ async fn a_page_of_days_has_the_wire_s_shape() {
     let path = format!("{ROLLUPS}&endDate=2026-03-31&minWatermark={next}&waitMs=2000");
     let changed = ann.get(&format!("/api/v1{path}")).header("if-none-match", &tag);
     assert_eq!(ok(Answer::of(changed).await)["items"][0]["countVal"], 3);
+}
+
+/// A metric is a row of the catalogue and nothing else: whatever is in it can be uploaded, is read
+/// back, and makes a day.
+#[tokio::test]
+async fn every_metric_of_the_catalogue_goes_all_the_way() {
+    let world = serving().await;
+    let ann = world.person("ann").await;
+    let middle = |metric: Metric| {
+        let (least, greatest) = metric.definition().range;
+        (least.to_decimal() + greatest.to_decimal()) / rust_decimal::Decimal::TWO
+    };
+    let samples: Vec<Value> = Metric::all()
+        .map(|metric| {
+            let value = middle(metric).try_into().unwrap();
+            sample(&format!("r-{metric}"), metric.code(), MARCH + 12 * HOUR, value)
+        })
+        .collect();
+    let uploaded = post(&ann, "/health/samples/batch-upsert", batch(1, &samples, &[])).await;
+    assert_eq!(uploaded.status, StatusCode::OK, "{}", uploaded.body);
+    for metric in Metric::all() {
+        let range = "startTime=2026-03-01T00:00:00Z&endTime=2026-03-02T00:00:00Z";
+        let path = format!("/health/samples/cursor?metricCode={metric}&{range}");
+        let items = ok(get(&ann, &path).await)["items"].take();
+        assert_eq!(items.as_array().map(Vec::len), Some(1), "{metric}: {items}");
+        assert_eq!(items[0]["unit"], json!(metric.definition().unit), "{metric}");
+        let range = "startDate=2026-03-01&endDate=2026-03-01&minWatermark=1&waitMs=2000";
+        let days = ok(get(&ann, &format!("/health/rollups?metricCode={metric}&{range}")).await);
+        // Stages of sleep are no numbers: they make nights.
+        let expected = usize::from(metric.kind() != ValueKind::Category);
+        assert_eq!(days["items"].as_array().map(Vec::len), Some(expected), "{metric}: {days}");
+    }
 }
 
 #[tokio::test]

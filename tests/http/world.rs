@@ -37,7 +37,7 @@ pub struct World {
 impl World {
     /// A server that lets people ask as often as they like: tests are faster than phones.
     pub async fn new() -> Self {
-        Self::with(Limits { rates: BTreeMap::new(), ..Limits::default() }).await
+        Self::with(unlimited()).await
     }
 
     /// A server with these limits.
@@ -50,11 +50,11 @@ impl World {
     /// Another server process on the same databases.
     pub async fn another(&self) -> Self {
         let (database, directory) = (Arc::clone(&self.database), Arc::clone(&self.directory));
-        let limits = Limits { rates: BTreeMap::new(), ..Limits::default() };
-        Self::start(database, directory, limits).await
+        Self::start(database, directory, unlimited()).await
     }
 
-    async fn start(
+    /// A server on these databases, with what lies in that directory.
+    pub async fn start(
         database: Arc<TestDatabase>,
         directory: Arc<support::DataDir>,
         limits: Limits,
@@ -101,6 +101,12 @@ impl World {
         Person { world: self, user, token, device: ids::new_id() }
     }
 
+    /// A caller whose account is no more.
+    pub fn gone(&self, name: &str) -> Person<'_> {
+        let token = self.issuer.issue(name, &BTreeSet::new(), Duration::from_secs(3600)).unwrap();
+        Person { world: self, user: UserId(Uuid::nil()), token, device: ids::new_id() }
+    }
+
     /// The last position of the log.
     pub async fn position(&self) -> i64 {
         self.app.store.head().await.unwrap().position
@@ -110,6 +116,11 @@ impl World {
     pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base))
     }
+}
+
+/// Limits that let people ask as often as they like.
+pub fn unlimited() -> Limits {
+    Limits { rates: BTreeMap::new(), ..Limits::default() }
 }
 
 impl Drop for World {

@@ -7,6 +7,7 @@ use aggregates::session::{Session, SessionCommand};
 use aggregates::{AnyEvent, StreamId};
 use futures_util::StreamExt;
 use sqlx::Row;
+use tidemark::store::read::{self, RawEvent, ReadError};
 use tidemark::store::{Claim, Filter, Member, Outcome, Receipt, Reservation, Store};
 
 use crate::world::{World, change, started};
@@ -234,6 +235,28 @@ async fn writers_of_one_stream_decide_again_until_each_change_is_in() {
     let read = world.store.stream(&stream, 0, i64::MAX, 100).await.unwrap();
     let notes: BTreeSet<String> = read.iter().map(|event| format!("{:?}", event.event())).collect();
     assert_eq!((read.len(), notes.len()), (9, 9));
+}
+
+#[tokio::test]
+async fn what_a_newer_program_wrote_is_told_from_damage() {
+    let world = World::new().await;
+    world.store.append(started(world.person().await, "note")).await.unwrap();
+    let events = read::raw_page(world.store.pool(), 0, i64::MAX, 10, &Filter::default()).await;
+    let events = events.unwrap();
+    let (open, sealed) = (&events[0], &events[3]);
+    for (event_type, version) in [("subject.key_created", "2"), ("subject.key_lent", "1")] {
+        let (event_type, event_version) = (event_type.to_owned(), version.to_owned());
+        let newer = RawEvent { event_type, event_version, ..open.clone() };
+        let found = world.store.sealer().open(newer).await;
+        assert!(matches!(found, Err(ReadError::Newer { position: 1, .. })), "{found:?}");
+    }
+    let unknown = RawEvent { event_type: "session.dreamt".to_owned(), ..sealed.clone() };
+    let found = world.store.sealer().open(unknown).await;
+    assert!(matches!(found, Err(ReadError::Newer { position: 4, .. })), "{found:?}");
+    // The seal names the version: a changed one is damage.
+    let forged = RawEvent { event_version: "2".to_owned(), ..sealed.clone() };
+    let found = world.store.sealer().open(forged).await;
+    assert!(matches!(found, Err(ReadError::Corrupt { position: 4, .. })), "{found:?}");
 }
 
 #[tokio::test]

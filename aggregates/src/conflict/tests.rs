@@ -8,7 +8,7 @@ use super::{Base, Basis, Merge, Nulls, Policy, TwoWayReason, Winner, resolve};
 use crate::EventType;
 use crate::entity::{
     ChangeKind, ChangeOutcome, Context, Edit, EntityChange, EntityContract, EntityState, Field,
-    Fields, Kind, SupersededReason, decide_change, entity_event_types,
+    Fields, Kind, SupersededChange, SupersededReason, decide_change, entity_event_types,
 };
 
 /// One field for each policy.
@@ -264,6 +264,8 @@ fn what_loses_wholly_is_handed_back() {
         panic!("a lost update must not be accepted");
     };
     assert_eq!(superseded.reason, SupersededReason::LostMerge);
+    assert_eq!(superseded.change, SupersededChange::Update);
+    assert_eq!((superseded.base_version, superseded.stored_version), (Some(1), 2));
     assert_eq!(superseded.fields, fields(json!({"server": 3})));
     assert_eq!(superseded.resolution.unwrap().fields["server"].policy, "SERVER_WINS");
     assert_eq!(state.version, 2);

@@ -48,13 +48,51 @@ pub enum SupersededReason {
     LostMerge,
 }
 
+/// What a change without effect was to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum SupersededChange {
+    /// To create the entity.
+    Create,
+    /// To edit it.
+    Update,
+}
+
 /// A payload that lost as a whole. It is to be kept where the person can get it back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Superseded {
+    pub change: SupersededChange,
+    /// The version the change was made on, if known.
+    pub base_version: Option<i64>,
+    /// The version it met.
+    pub stored_version: i64,
     pub reason: SupersededReason,
     /// The values that have no effect.
     pub fields: Fields,
     pub resolution: Option<Resolution>,
+}
+
+impl Superseded {
+    fn of(
+        change: &EntityChange,
+        base: &Base,
+        state: &EntityState,
+        reason: SupersededReason,
+        fields: Fields,
+        resolution: Option<Resolution>,
+    ) -> Self {
+        let base_version = match base {
+            Base::Current => Some(state.version),
+            Base::At { .. } | Base::Unknown { .. } => base.version(),
+        };
+        let change = match change.kind {
+            ChangeKind::Create => SupersededChange::Create,
+            // A deletion is never superseded.
+            ChangeKind::Update | ChangeKind::Delete => SupersededChange::Update,
+        };
+        Self { change, base_version, stored_version: state.version, reason, fields, resolution }
+    }
 }
 
 /// What a change leads to.
@@ -156,7 +194,7 @@ pub(crate) fn weigh(
         return create(contract, change);
     }
     if state.deleted {
-        return Ok(after_delete(contract, state, change));
+        return Ok(after_delete(contract, state, change, base));
     }
     let edit = ctx.edit();
     let Resolved { set, lost, resolution } = resolve(&Merge {
@@ -176,7 +214,7 @@ pub(crate) fn weigh(
         Weighed::Unchanged
     } else {
         let reason = SupersededReason::LostMerge;
-        Weighed::Superseded(Superseded { reason, fields: lost, resolution })
+        Weighed::Superseded(Superseded::of(change, base, state, reason, lost, resolution))
     })
 }
 
@@ -219,7 +257,12 @@ pub fn missing_fields(contract: &EntityContract, fields: &Fields) -> Vec<FieldEr
 }
 
 /// A late edit of a deleted entity has no effect, and is kept unless it says nothing new.
-fn after_delete(contract: &EntityContract, state: &EntityState, change: &EntityChange) -> Weighed {
+fn after_delete(
+    contract: &EntityContract,
+    state: &EntityState,
+    change: &EntityChange,
+    base: &Base,
+) -> Weighed {
     let lost: Fields = change
         .fields
         .iter()
@@ -237,5 +280,5 @@ fn after_delete(contract: &EntityContract, state: &EntityState, change: &EntityC
         return Weighed::Unchanged;
     }
     let reason = SupersededReason::Deleted;
-    Weighed::Superseded(Superseded { reason, fields: lost, resolution: None })
+    Weighed::Superseded(Superseded::of(change, base, state, reason, lost, None))
 }

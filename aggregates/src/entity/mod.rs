@@ -30,8 +30,8 @@ pub use contract::{
     find_contract_of_stream, is_protocol_type,
 };
 pub use decide::{
-    ChangeKind, ChangeOutcome, EntityChange, Refusal, Superseded, SupersededReason, decide_change,
-    missing_fields,
+    ChangeKind, ChangeOutcome, EntityChange, Refusal, Superseded, SupersededChange,
+    SupersededReason, decide_change, missing_fields,
 };
 pub(crate) use decide::{Weighed, weigh};
 pub use event::{Created, Deleted, EntityEvent, EntityFact, Updated, entity_event_types};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::decide::SupersededReason;
+use super::decide::{SupersededChange, SupersededReason};
 use super::state::{Context, Edit, Fields};
 use crate::conflict::Resolution;
 use crate::event::{
@@ -28,6 +28,15 @@ pub struct SyncSuperseded {
     /// The wire's name of the type: `consumptions`.
     pub entity_type: String,
     pub entity_id: Uuid,
+    /// What the change was to do. Events of version 1 did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<SupersededChange>,
+    /// The version the person was looking at, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_version: Option<i64>,
+    /// The version it lost to. Events of version 1 said so only where there was a merge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_version: Option<i64>,
     /// The values that have no effect.
     pub payload: Fields,
     pub reason: SupersededReason,
@@ -42,7 +51,7 @@ pub struct SyncSuperseded {
 
 const TYPES: [EventType; 1] = [EventType {
     name: "sync_recovery.superseded",
-    version: 1,
+    version: 2,
     aggregate: TYPE,
     purpose: Some(Purpose::Activity),
     summary: "A change had no effect because of a delete or of other edits; its payload is kept.",
@@ -74,6 +83,9 @@ impl SyncRecovery {
         SyncRecoveryEvent::Superseded(SyncSuperseded {
             entity_type: command.entity_type,
             entity_id: command.entity_id,
+            change: Some(command.superseded.change),
+            base_version: command.superseded.base_version,
+            stored_version: Some(command.superseded.stored_version),
             payload: command.superseded.fields,
             reason: command.superseded.reason,
             resolution: command.superseded.resolution,

@@ -196,6 +196,9 @@ fn contracts_are_found_by_every_name_and_come_parents_first() {
 #[test]
 fn what_was_superseded_is_kept_with_its_reason() {
     let superseded = Superseded {
+        change: SupersededChange::Update,
+        base_version: Some(2),
+        stored_version: 3,
         reason: SupersededReason::Deleted,
         fields: clean(json!({"notes": "late"})),
         resolution: None,
@@ -212,6 +215,8 @@ fn what_was_superseded_is_kept_with_its_reason() {
     assert_eq!(descriptor.name, "sync_recovery.superseded");
     let payload = any.encode().payload;
     assert!(payload.contains(r#""reason":"deleted""#), "{payload}");
+    let versions = r#""change":"update","base_version":2,"stored_version":3"#;
+    assert!(payload.contains(versions), "what the person saw can be found again: {payload}");
     assert_eq!(AnyEvent::decode(descriptor.name, &payload, &[]), Ok(any));
 }
 

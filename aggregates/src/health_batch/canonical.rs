@@ -5,9 +5,12 @@
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
+
+use super::item::{Content, Field, Item, NAMES};
 
 /// One array in canonical order.
 pub(super) struct Sorted {
@@ -17,32 +20,31 @@ pub(super) struct Sorted {
     pub(super) places: Vec<usize>,
 }
 
-/// Sorts elements by the named members, then by their whole text.
-pub(super) fn sort(elements: &[Map<String, Value>], members: &[&str]) -> Sorted {
-    let mut order: Vec<(Vec<&str>, String, usize)> = elements
-        .iter()
-        .enumerate()
-        .map(|(place, element)| {
-            let member =
-                |name: &&str| element.get(*name).and_then(Value::as_str).unwrap_or_default();
-            (members.iter().map(member).collect(), object(element), place)
-        })
-        .collect();
-    order.sort_by(|a, b| {
-        let by_member = a.0.iter().zip(&b.0).map(|(a, b)| utf16(a, b));
-        by_member
-            .fold(Ordering::Equal, Ordering::then)
-            .then_with(|| utf16(&a.1, &b.1))
-            .then(a.2.cmp(&b.2))
+/// Sorts elements by the named fields, then by their whole text.
+pub(super) fn sort(items: &[Item<'_>], fields: &[Field]) -> Sorted {
+    let mut texts = String::new();
+    let mut order: Vec<(Range<usize>, usize)> = Vec::with_capacity(items.len());
+    for (place, item) in items.iter().enumerate() {
+        let from = texts.len();
+        put_item(&mut texts, item);
+        order.push((from..texts.len(), place));
+    }
+    let field = |place: usize, field: Field| items[place].text(field).unwrap_or_default();
+    order.sort_by(|(a_text, a), (b_text, b)| {
+        let by_field = |name: &Field| utf16(field(*a, *name), field(*b, *name));
+        let unequal = fields.iter().map(by_field).find(|order| order.is_ne());
+        unequal
+            .unwrap_or_else(|| utf16(&texts[a_text.clone()], &texts[b_text.clone()]))
+            .then(a.cmp(b))
     });
-    let mut places = vec![0; elements.len()];
-    let mut text = String::new();
-    for (canonical, (_, element, place)) in order.into_iter().enumerate() {
+    let mut places = vec![0; items.len()];
+    let mut text = String::with_capacity(texts.len() + items.len());
+    for (canonical, (range, place)) in order.into_iter().enumerate() {
         places[place] = canonical;
         if canonical > 0 {
             text.push(',');
         }
-        text.push_str(&element);
+        text.push_str(&texts[range]);
     }
     Sorted { text, places }
 }
@@ -57,8 +59,48 @@ pub(super) fn sha256(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
+/// The order of UTF-16 units, in which ECMAScript sorts. Of ASCII it is the order of bytes.
 fn utf16(a: &str, b: &str) -> Ordering {
-    a.encode_utf16().cmp(b.encode_utf16())
+    if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
+}
+
+/// An element's fields in order. Names of fields are ASCII, and mostly there are no others.
+fn put_item(out: &mut String, item: &Item<'_>) {
+    let known = item.fields.iter().zip(NAMES).filter_map(|(content, name)| {
+        content.as_ref().map(|content| (name, Member::Field(content)))
+    });
+    if item.others.is_empty() {
+        put_members(out, known);
+        return;
+    }
+    let others = item.others.iter().map(|(name, value)| (&**name, Member::Other(value)));
+    let mut members: Vec<(&str, Member<'_>)> = known.chain(others).collect();
+    members.sort_by(|a, b| utf16(a.0, b.0));
+    put_members(out, members.into_iter());
+}
+
+enum Member<'a> {
+    Field(&'a Content<'a>),
+    Other(&'a Value),
+}
+
+fn put_members<'a>(out: &mut String, members: impl Iterator<Item = (&'a str, Member<'a>)>) {
+    out.push('{');
+    for (place, (name, member)) in members.enumerate() {
+        if place > 0 {
+            out.push(',');
+        }
+        put_string(out, name);
+        out.push(':');
+        match member {
+            Member::Field(Content::Text(text)) => put_string(out, text),
+            Member::Field(Content::Shared(text)) => put_string(out, text),
+            Member::Field(Content::Number(number)) => put_number(out, number),
+            Member::Field(Content::Other(value)) => put(out, value),
+            Member::Other(value) => put(out, value),
+        }
+    }
+    out.push('}');
 }
 
 /// The canonical text of an object.
@@ -106,28 +148,37 @@ fn put(out: &mut String, value: &Value) {
 
 fn put_string(out: &mut String, text: &str) {
     out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{8}' => out.push_str("\\b"),
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\u{c}' => out.push_str("\\f"),
-            '\r' => out.push_str("\\r"),
-            control if control < ' ' => {
-                // Writing to a string cannot fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-            other => out.push(other),
+    let mut rest = text;
+    // What is escaped is one byte long.
+    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        let (plain, escaped) = rest.split_at(at);
+        out.push_str(plain);
+        let (escaped, after) = escaped.split_at(1);
+        match escaped {
+            "\"" => out.push_str("\\\""),
+            "\\" => out.push_str("\\\\"),
+            "\u{8}" => out.push_str("\\b"),
+            "\t" => out.push_str("\\t"),
+            "\n" => out.push_str("\\n"),
+            "\u{c}" => out.push_str("\\f"),
+            "\r" => out.push_str("\\r"),
+            // Writing to a string cannot fail.
+            control => drop(write!(out, "\\u{:04x}", control.as_bytes()[0])),
         }
+        rest = after;
     }
+    out.push_str(rest);
     out.push('"');
 }
 
 /// ECMAScript's `Number::toString`: the shortest digits that give the same double.
 fn put_number(out: &mut String, number: &Number) {
     let double = number.as_f64().unwrap_or_default();
+    // Below 2⁵³ a whole number is its own digits.
+    if double.fract() == 0.0 && double.abs() < 9_007_199_254_740_992.0 && double != 0.0 {
+        let _ = write!(out, "{}", double as i64);
+        return;
+    }
     if double == 0.0 {
         out.push('0');
         return;

@@ -75,6 +75,9 @@ impl<'a> Decision<'a> {
     }
 
     fn is_tombstoned(&self, tombstone: &Tombstone) -> bool {
+        if self.context.tombstones.is_empty() && self.tombstoned.is_empty() {
+            return false;
+        }
         let whole = Tombstone { start_ms: None, ..tombstone.clone() };
         [tombstone, &whole].into_iter().any(|candidate| {
             self.context.tombstones.contains(candidate) || self.tombstoned.contains(candidate)

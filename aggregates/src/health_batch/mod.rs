@@ -12,8 +12,9 @@
 //!    event; different is refused as retryable.
 //! 3. Load the segments that cover [`Batch::ranges`] (for each range the last one that begins at or
 //!    before it, and those that begin inside it) and, for [`Batch::lossless_records`], those whose
-//!    folds name one of the ids; [`crate::segment::LoadedSegment::unpack`] them; sort by `lo_ms`. Load the
-//!    tombstones of [`Batch::records`]. Give all of it to a [`Context`].
+//!    folds name one of the ids; [`crate::segment::LoadedSegment::unpack`] them; of those that are sealed and end before their
+//!    range begins the bounds do ([`crate::segment::LoadedSegment::closed`]); sort by `lo_ms`. Load
+//!    the tombstones of [`Batch::records`]. Give all of it to a [`Context`].
 //! 4. [`HealthBatch::decide`] gives exactly one [`HealthBatchEvent::Applied`], or a refusal of the
 //!    whole batch.
 //! 5. [`crate::segment::plan`] with the context's segments and [`Applied::rows`] gives the segments
@@ -34,6 +35,8 @@ mod context;
 mod decide;
 mod event;
 mod fold;
+mod instant;
+mod item;
 mod outcome;
 mod render;
 mod validate;
@@ -48,7 +51,7 @@ pub use event::{
 };
 pub use fold::Samples;
 pub use outcome::{DeletionOutcome, Failure, SampleOutcome, Stage};
-pub use render::{Accepted, Answer, Data, Deleted, Deletions, Metrics, Refused, render};
+pub use render::{Accepted, Answer, Data, Deleted, Deletions, Metrics, Moment, Refused, render};
 pub use wire::{
     Batch, BatchError, CONFIG_VERSION, DeletionItem, MAX_ITEMS, SampleContent, SampleItem,
 };

@@ -1,11 +1,13 @@
 //! The answer to an upload, from its event and the request. The first answer and every replay are
 //! rendered here, so they are the same.
 
-use chrono::{DateTime, SecondsFormat};
-use serde::Serialize;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::event::Applied;
+use super::instant;
 use super::outcome::{DeletionOutcome, Failure, Stage};
 use super::wire::Batch;
 use crate::segment::Key;
@@ -33,9 +35,11 @@ pub struct Data {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
-    pub source_id: String,
-    pub source_record_id: String,
-    pub start_at: String,
+    #[serde(serialize_with = "text")]
+    pub source_id: Arc<str>,
+    #[serde(serialize_with = "text")]
+    pub source_record_id: Arc<str>,
+    pub start_at: Moment,
     pub server_id: Uuid,
 }
 
@@ -43,10 +47,12 @@ pub struct Accepted {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
-    pub source_id: String,
-    pub source_record_id: String,
+    #[serde(serialize_with = "text")]
+    pub source_id: Arc<str>,
+    #[serde(serialize_with = "text")]
+    pub source_record_id: Arc<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub start_at: Option<String>,
+    pub start_at: Option<Moment>,
     pub error: &'static str,
     pub error_code: &'static str,
     pub retryable: bool,
@@ -61,11 +67,13 @@ pub struct Deletions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deleted {
-    pub source_id: String,
-    pub source_record_id: String,
+    #[serde(serialize_with = "text")]
+    pub source_id: Arc<str>,
+    #[serde(serialize_with = "text")]
+    pub source_record_id: Arc<str>,
     /// Echoed where the request named one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub start_at: Option<String>,
+    pub start_at: Option<Moment>,
     pub already_deleted: bool,
 }
 
@@ -81,6 +89,22 @@ pub struct Metrics {
     pub duration_ms: i64,
 }
 
+/// A time in ms since the Unix epoch; `YYYY-MM-DDTHH:MM:SS.sssZ` on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(pub i64);
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::with_capacity(24);
+        instant::put(&mut text, self.0);
+        serializer.serialize_str(&text)
+    }
+}
+
+fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
 /// Stands in where an event and a request do not belong together, so that no item goes missing.
 const UNKNOWN: Failure = Failure {
     stage: Stage::Persistence,
@@ -92,14 +116,14 @@ const UNKNOWN: Failure = Failure {
 /// Renders the answer. `batch` is the request, first or repeated, whose content the event decided;
 /// `server_id` derives a sample's id from its key.
 pub fn render(applied: &Applied, batch: &Batch, server_id: &dyn Fn(&Key) -> Uuid) -> Answer {
-    let mut successful = Vec::new();
+    let mut successful = Vec::with_capacity(batch.samples.len());
     let mut failed: Vec<(Stage, Refused)> = Vec::new();
     for item in &batch.samples {
         let key = &item.key;
         let failure =
             applied.samples.get(item.place).map_or(Some(UNKNOWN), |outcome| outcome.failure());
-        let (source_id, source_record_id) = (key.source_id.to_string(), key.record_id.to_string());
-        let start_at = iso(key.start_ms);
+        let (source_id, source_record_id) = (key.source_id.clone(), key.record_id.clone());
+        let start_at = Moment(key.start_ms);
         match failure {
             None => successful.push(Accepted {
                 source_id,
@@ -141,9 +165,8 @@ pub fn render(applied: &Applied, batch: &Batch, server_id: &dyn Fn(&Key) -> Uuid
 fn deletions(applied: &Applied, batch: &Batch) -> Deletions {
     let mut answer = Deletions::default();
     for item in &batch.deletions {
-        let (source_id, source_record_id) =
-            (item.source_id.to_string(), item.record_id.to_string());
-        let start_at = item.start_ms.map(iso);
+        let (source_id, source_record_id) = (item.source_id.clone(), item.record_id.clone());
+        let start_at = item.start_ms.map(Moment);
         let refusal = match applied.deletions.get(item.place) {
             Some(DeletionOutcome::Deleted | DeletionOutcome::AlreadyDeleted) => None,
             Some(DeletionOutcome::NotFound) => {
@@ -170,11 +193,4 @@ fn deletions(applied: &Applied, batch: &Batch) -> Deletions {
         }
     }
     answer
-}
-
-/// `YYYY-MM-DDTHH:MM:SS.sssZ`.
-fn iso(at_ms: i64) -> String {
-    DateTime::from_timestamp_millis(at_ms)
-        .unwrap_or_default()
-        .to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::outcome::SampleOutcome;
 use super::wire::{SampleContent, SampleItem};
-use crate::metric::{Metric, Micro, UnitError, ValueKind, decimal, normalise};
+use crate::metric::{Metric, Micro, UnitError, ValueKind, decimal, normalise, normalise_whole};
 use crate::segment::{OffsetSource, Sample};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -30,7 +30,7 @@ pub(super) fn validate(item: &SampleItem, context: &Context) -> Result<Sample, S
         (None, None) => return Err(SampleOutcome::BadShape),
     };
     let content = item.content.as_ref().map_err(|fault| *fault)?;
-    if content.value_kind != metric.kind().as_str() {
+    if &*content.value_kind != metric.kind().as_str() {
         return Err(SampleOutcome::KindMismatch);
     }
     times(item.key.start_ms, content.end_ms, context.now_ms)?;
@@ -92,11 +92,23 @@ fn reading(
         return Err(SampleOutcome::BadValue);
     }
     let unit = content.unit.as_deref().ok_or(SampleOutcome::BadShape)?;
-    let value = decimal(number).ok_or(SampleOutcome::OutOfRange)?;
-    let micro = normalise(metric, value, unit).map_err(|error| match error {
+    let converted = match whole(number).and_then(|value| normalise_whole(metric, value, unit)) {
+        Some(converted) => converted,
+        None => {
+            let value = decimal(number).ok_or(SampleOutcome::OutOfRange)?;
+            normalise(metric, value, unit)
+        }
+    };
+    let micro = converted.map_err(|error| match error {
         UnitError::Unknown => SampleOutcome::UnknownUnit,
         UnitError::Conversion => SampleOutcome::Unconvertible,
         UnitError::OutOfRange => SampleOutcome::OutOfRange,
     })?;
     Ok((Some(micro), None))
+}
+
+/// The number, if it is a whole one.
+fn whole(number: &serde_json::Number) -> Option<i64> {
+    let double = || number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1.0e12);
+    number.as_i64().or_else(|| double().map(|whole| whole as i64))
 }

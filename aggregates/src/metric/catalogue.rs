@@ -8,7 +8,7 @@ use super::ValueKind::{Category, Cumulative, Interval, Scalar};
 use super::{DailyAggregation, Definition, Group, Micro, Unit, ValueKind};
 
 /// Raised with every change of the catalogue; recorded in each batch's event.
-pub const CATALOGUE_VERSION: u32 = 1;
+pub const CATALOGUE_VERSION: u32 = 2;
 
 /// A positive decimal from its digits and the number of those behind the point.
 const fn decimal(digits: u32, scale: u32) -> Decimal {
@@ -67,6 +67,8 @@ const MASS: &[Unit] =
 const LENGTH: &[Unit] =
     &[same("cm"), times("m", 100, 0), times("in", 254, 2), times("ft", 3_048, 2)];
 const BODY_MASS_INDEX: &[Unit] = &[same("kg/m²"), same("kg/m^2"), same("count")];
+/// HealthKit writes the second form.
+const OXYGEN_UPTAKE: &[Unit] = &[same("mL/kg/min"), same("mL/min·kg")];
 const SOUND: &[Unit] = &[same("dB"), same("dBASPL")];
 const SLEEP_STAGES: &[&str] = &["awake", "light", "deep", "rem", "unknown"];
 
@@ -133,4 +135,5 @@ pub const CATALOGUE: &[Definition] = &[
     metric(27, "mindful_minutes", Mindfulness, Interval, MINUTES, (0, 1440), Sum, false),
     metric(28, "audio_exposure", Environment, Scalar, SOUND, (0, 200), AvgMax, false),
     metric(29, "heart_rate_variability_rmssd", VitalSigns, Scalar, MILLISECONDS, (0, 1000), AvgMinMax, false),
+    metric(30, "vo2_max", VitalSigns, Scalar, OXYGEN_UPTAKE, (5, 120), Last, false),
 ];

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use catalogue::{CATALOGUE, CATALOGUE_VERSION};
 pub use micro::Micro;
 pub(crate) use micro::decimal;
+pub(crate) use normalise::normalise_whole;
 pub use normalise::{UnitError, normalise};
 
 /// One metric of the catalogue; ordered by ordinal. Serialised as its code.

@@ -15,6 +15,9 @@ pub enum UnitError {
     OutOfRange,
 }
 
+/// The greatest whole part of a value.
+const MOST_WHOLE: i64 = 999_999_999;
+
 /// Converts, rounds half-even to six places, then checks the plausible range.
 ///
 /// # Errors
@@ -38,6 +41,21 @@ pub fn normalise(metric: Metric, value: Decimal, unit: &str) -> Result<Micro, Un
         .and_then(|scaled| scaled.checked_div(unit.divisor))
         .ok_or(UnitError::Conversion)?;
     within(definition, converted)
+}
+
+/// As [`normalise`] for a whole number in the canonical unit, which needs no decimals; `None` where
+/// there is anything to convert.
+pub(crate) fn normalise_whole(
+    metric: Metric,
+    value: i64,
+    unit: &str,
+) -> Option<Result<Micro, UnitError>> {
+    let definition = metric.definition();
+    if definition.fraction || definition.unit != Some(unit) || !(0..=MOST_WHOLE).contains(&value) {
+        return None;
+    }
+    let (micro, (least, greatest)) = (Micro::whole(value), definition.range);
+    Some(if (least..=greatest).contains(&micro) { Ok(micro) } else { Err(UnitError::OutOfRange) })
 }
 
 fn within(definition: &Definition, value: Decimal) -> Result<Micro, UnitError> {

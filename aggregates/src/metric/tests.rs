@@ -17,6 +17,21 @@ fn ordinals_are_dense_and_codes_unique() {
     assert_eq!(Metric::SLEEP_STAGE.code(), "sleep_stage");
 }
 
+/// Batches record the version they were decided under. Whoever changes the table raises it, and
+/// writes down here what the new version looks like.
+#[test]
+fn a_changed_catalogue_has_a_new_version() {
+    let text = format!("{CATALOGUE:?}");
+    let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    assert_eq!(
+        (CATALOGUE_VERSION, digest),
+        (2, 16_908_800_998_592_083_216),
+        "the catalogue has changed: raise CATALOGUE_VERSION and write it here with its digest"
+    );
+}
+
 #[test]
 fn hrv_of_health_connect_is_rmssd() {
     let resolve = |source| Metric::of_source("heart_rate_variability", source);
@@ -45,6 +60,7 @@ fn conversions_are_exact_decimals() {
         ("blood_oxygen", "97", "%", "97"),
         ("body_fat_percentage", "0.221", "%", "22.1"),
         ("body_fat_percentage", "1", "%", "1"),
+        ("vo2_max", "41.52", "mL/min·kg", "41.52"),
         ("heart_rate", "61.0000005", "bpm", "61"),
         ("heart_rate", "61.0000015", "bpm", "61.000002"),
     ] {
@@ -97,6 +113,17 @@ proptest! {
                 let half = Decimal::new(5, 7) * unit.divisor / unit.factor + Decimal::new(1, 18);
                 prop_assert!(error <= half.max(value * Decimal::new(1, 6)));
             }
+        }
+    }
+
+    #[test]
+    fn whole_numbers_take_the_short_way_to_the_same_value(
+        (metric, unit, _) in numeric(),
+        value in prop_oneof![0i64..500, any::<i64>()],
+    ) {
+        if let Some(short) = normalise_whole(metric, value, unit.name) {
+            prop_assert_eq!(short, normalise(metric, Decimal::from(value), unit.name));
+            prop_assert_eq!(metric.definition().unit, Some(unit.name));
         }
     }
 

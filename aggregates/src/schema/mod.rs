@@ -4,6 +4,7 @@
 //! are, whatever becomes of the types; the log is full of payloads that follow them.
 
 mod catalogue;
+mod metrics;
 mod table;
 
 use schemars::generate::SchemaSettings;
@@ -27,15 +28,16 @@ pub struct Generated {
     pub content: String,
 }
 
-/// Every file that is derived from the registry: one schema a type in its current version, and
-/// the event catalogue.
+/// Every file that is derived from the registry and the metrics: one schema a type in its current
+/// version, the event catalogue and the table of metrics.
 pub fn files() -> Vec<Generated> {
     let schemas = registry::types().filter_map(|entry| {
         let content = pretty(schema_of(entry)?);
         Some(Generated { path: schema_path(entry.name, entry.version), content })
     });
     let catalogue = Generated { path: "docs/events.md".to_owned(), content: catalogue() };
-    schemas.chain([catalogue]).collect()
+    let metrics = Generated { path: "docs/metrics.md".to_owned(), content: metrics::metrics() };
+    schemas.chain([catalogue, metrics]).collect()
 }
 
 /// Where the schema of one version of an event type is kept.

@@ -1,22 +1,31 @@
-//! The packed form of samples: one column after the other, all integers zigzag LEB128.
+//! The packed form of samples: one column after the other, integers as zigzag LEB128.
 //!
-//! A column of facts that rarely change holds runs; times are differences; a value is an integer
+//! A column of facts that rarely change holds runs; times are differences, of many samples in blocks
+//! of bits; a value is an integer
 //! at the smallest decimal scale of its metric here, as the difference to the metric's previous
 //! one. Texts that repeat are numbered. Equal samples in equal order give equal bytes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::bytes::{
     Malformed, Reader, put_runs, put_signed, put_text, put_unsigned, unzigzag, zigzag,
 };
-use super::ids;
 use super::sample::{Key, Metadata, OffsetSource, Revision, Sample};
+use super::{ids, starts};
 use crate::metric::{Metric, Micro};
 
-/// Number of this layout; the first byte of [`Packed::cols`].
-pub const FORMAT: u8 = 1;
+/// Numbers of the layouts; the first byte of [`Packed::cols`]. They differ in the column of start
+/// times alone: differences one by one, or in blocks of bits, which pay from some samples on.
+const ONE_BY_ONE: u8 = 1;
+const IN_BLOCKS: u8 = 2;
+/// The newest layout: what a reader of a row written now must know.
+pub const FORMAT: u8 = IN_BLOCKS;
+/// How many samples are packed in blocks. A block may take next to no bytes, so that the bytes do
+/// not bound the number of samples; this does.
+const BLOCKS_FOR: RangeInclusive<usize> = 64..=65_536;
 
 /// Samples as bytes, before compression and sealing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +44,22 @@ pub fn pack_folds(samples: &[Sample], fold: &dyn Fn(&str) -> u32) -> Vec<u8> {
 
 /// Packs samples in their order.
 pub fn pack(samples: &[Sample]) -> Packed {
-    let mut out = vec![FORMAT];
+    pack_as(if BLOCKS_FOR.contains(&samples.len()) { IN_BLOCKS } else { ONE_BY_ONE }, samples)
+}
+
+fn pack_as(format: u8, samples: &[Sample]) -> Packed {
+    let mut out = vec![format];
     put_unsigned(&mut out, samples.len() as u64);
     put_runs(&mut out, samples.iter().map(|s| u64::from(s.metric.ordinal())));
-    let mut last = 0i64;
-    for sample in samples {
-        put_signed(&mut out, sample.key.start_ms.wrapping_sub(last));
-        last = sample.key.start_ms;
+    let in_order: Vec<i64> = samples.iter().map(|s| s.key.start_ms).collect();
+    if format == IN_BLOCKS {
+        starts::put(&mut out, &in_order);
+    } else {
+        let mut last = 0i64;
+        for start in in_order {
+            put_signed(&mut out, start.wrapping_sub(last));
+            last = start;
+        }
     }
     let lengths = samples.iter().map(|s| zigzag(s.end_ms.wrapping_sub(s.key.start_ms)));
     put_runs(&mut out, lengths);
@@ -70,23 +88,26 @@ pub fn pack(samples: &[Sample]) -> Packed {
 /// makes it panic or claim memory out of proportion.
 pub fn unpack(cols: &[u8], ids: &[u8]) -> Result<Vec<Sample>, Malformed> {
     let mut reader = Reader::new(cols);
-    if reader.byte()? != FORMAT {
-        return Err(Malformed("unknown format"));
-    }
-    // Every sample's start takes at least a byte.
-    let n = reader.count()?;
+    let format = reader.byte()?;
+    let n = match format {
+        // Every sample's start takes at least a byte.
+        ONE_BY_ONE => reader.count()?,
+        IN_BLOCKS => usize::try_from(reader.unsigned()?)
+            .ok()
+            .filter(|n| BLOCKS_FOR.contains(n))
+            .ok_or(Malformed("number of samples"))?,
+        _ => return Err(Malformed("unknown format")),
+    };
     let metrics = reader
         .runs(n)?
         .into_iter()
         .map(|number| u8::try_from(number).ok().and_then(Metric::from_ordinal))
         .collect::<Option<Vec<Metric>>>()
         .ok_or(Malformed("metric"))?;
-    let mut starts = Vec::with_capacity(n);
-    let mut last = 0i64;
-    for _ in 0..n {
-        last = last.wrapping_add(reader.signed()?);
-        starts.push(last);
-    }
+    let starts = match format {
+        IN_BLOCKS => starts::take(&mut reader, n)?,
+        _ => take_starts(&mut reader, n)?,
+    };
     let lengths = reader.runs(n)?;
     let values = take_values(&mut reader, &metrics)?;
     let durations = reader.runs(n)?;
@@ -134,6 +155,15 @@ pub fn unpack(cols: &[u8], ids: &[u8]) -> Result<Vec<Sample>, Malformed> {
         });
     }
     Ok(samples)
+}
+
+fn take_starts(reader: &mut Reader<'_>, n: usize) -> Result<Vec<i64>, Malformed> {
+    let mut last = 0i64;
+    let next = |_| {
+        last = last.wrapping_add(reader.signed()?);
+        Ok(last)
+    };
+    (0..n).map(next).collect()
 }
 
 /// 0 none, 1 whole seconds of the interval, otherwise the difference to those.
@@ -382,5 +412,78 @@ impl Reader<'_> {
             _ => Err(Malformed("presence")),
         });
         column.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::segment::tests::{heart_rate, sample};
+
+    /// What was packed before samples were packed in blocks stays readable.
+    #[test]
+    fn both_layouts_hold_the_same_samples() {
+        let samples: Vec<Sample> = (0..500i64)
+            .map(|n| heart_rate(1_700_000_000_000 + n * 60_000 + n * n % 97 * 100, n as u128 + 1))
+            .collect();
+        let (old, new) = (pack_as(ONE_BY_ONE, &samples), pack(&samples));
+        assert_eq!((old.cols[0], new.cols[0]), (1, 2));
+        assert_eq!(old.ids, new.ids);
+        assert_eq!(unpack(&old.cols, &old.ids), Ok(samples.clone()));
+        assert_eq!(unpack(&new.cols, &new.ids), Ok(samples));
+        // From three bytes a start to less than one and a half.
+        assert!(new.cols.len() + 750 < old.cols.len(), "{} {}", new.cols.len(), old.cols.len());
+    }
+
+    /// A change here needs a new layout with a number of its own and a reader for this one.
+    #[test]
+    fn the_layout_in_blocks_is_the_one_on_disk() {
+        let samples: Vec<Sample> =
+            (0..64i64).map(|n| heart_rate(1000 + n * (60 + n % 2) * 1000, 1)).collect();
+        let packed = pack(&samples);
+        assert_eq!(
+            hex::encode(&packed.cols),
+            concat!(
+                "02400140d00fe8073a06a02772a46662a8a552ace442b02333b46223b8a113bce00301075e0e5823c690",
+                "2d660a5aa286b01d6e065c2147d00d76025ea007f001004001400101067a000000000000000000000000",
+                "000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
+                "0000000000000000000140ec0240010f6170706c655f6865616c74686b69740140000040004000004002",
+                "4080a0abfef96240004000400040",
+            )
+        );
+        assert_eq!(unpack(&packed.cols, &packed.ids), Ok(samples));
+    }
+
+    #[test]
+    fn a_number_of_samples_beyond_the_layout_s_is_refused() {
+        for n in [0u64, 63, 65_537, u64::MAX] {
+            let mut cols = vec![IN_BLOCKS];
+            put_unsigned(&mut cols, n);
+            cols.resize(4000, 0);
+            assert!(unpack(&cols, &[]).is_err(), "{n}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn unpack_gives_back_what_was_packed_in_blocks(
+            samples in prop::collection::vec(sample(), 64..90),
+            damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        ) {
+            let mut packed = pack(&samples);
+            prop_assert_eq!(packed.cols[0], IN_BLOCKS);
+            match damage {
+                None => prop_assert_eq!(unpack(&packed.cols, &packed.ids), Ok(samples)),
+                Some((at, to)) => {
+                    let place = at.index(packed.cols.len());
+                    packed.cols[place] = to;
+                    let _ = unpack(&packed.cols, &packed.ids);
+                }
+            }
+        }
     }
 }

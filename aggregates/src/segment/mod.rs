@@ -9,11 +9,13 @@
 //! - [`pack`] and [`unpack`]: the columnar codec.
 //! - [`plan`]: which segments an upload changes, from the segments loaded and the new rows.
 
+mod bits;
 mod bytes;
 mod codec;
 mod ids;
 mod plan;
 mod sample;
+mod starts;
 
 pub use bytes::Malformed;
 pub(crate) use bytes::{Reader, put_runs, put_signed, put_unsigned};

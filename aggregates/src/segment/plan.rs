@@ -25,8 +25,11 @@ pub struct LoadedSegment {
     pub version: i32,
     /// Where the segment begins; it ends where the person's next one begins.
     pub lo_ms: i64,
-    /// In key order.
+    /// In key order; not read where [`closed_ms`](Self::closed_ms) is set.
     pub samples: Vec<Sample>,
+    /// Set where the samples did not have to be read: there are at least [`SEAL`], the greatest
+    /// start among them is this, and every row of the upload that belongs here begins later.
+    pub closed_ms: Option<i64>,
 }
 
 /// What a write does to the stored row.
@@ -60,7 +63,13 @@ impl LoadedSegment {
         if !ordered || samples.first().is_some_and(|first| first.key.start_ms < lo_ms) {
             return Err(Malformed("segment is out of order"));
         }
-        Ok(Self { segment_id, version, lo_ms, samples })
+        Ok(Self { segment_id, version, lo_ms, samples, closed_ms: None })
+    }
+
+    /// A segment of at least [`SEAL`] samples that all begin before every row of the upload that
+    /// belongs here, the last one at `hi_ms`: whatever they are, the rows are new.
+    pub fn closed(segment_id: Uuid, version: i32, lo_ms: i64, hi_ms: i64) -> Self {
+        Self { segment_id, version, lo_ms, samples: Vec::new(), closed_ms: Some(hi_ms) }
     }
 }
 
@@ -122,6 +131,12 @@ fn plan_one(
     changed: &mut Vec<SegmentWrite>,
     inserted: &mut Vec<SegmentWrite>,
 ) {
+    if let (Some(hi_ms), Some(first)) = (old.closed_ms, rows.first()) {
+        let lo_ms = first.key.start_ms;
+        debug_assert!(lo_ms > hi_ms, "a segment was not read though rows belong into it");
+        insert(lo_ms, rows.iter().copied().cloned().collect(), inserted);
+        return;
+    }
     let mut samples = old.samples.clone();
     let (mut fresh, mut replaced) = (Vec::new(), false);
     for row in rows {

@@ -161,9 +161,11 @@ proptest! {
         ids in prop::collection::vec(any::<u8>(), 0..80),
     ) {
         let _ = unpack(&cols, &ids);
-        let mut tagged = vec![FORMAT];
-        tagged.extend(cols);
-        let _ = unpack(&tagged, &ids);
+        for format in [1, 2] {
+            let mut tagged = vec![format];
+            tagged.extend(&cols);
+            let _ = unpack(&tagged, &ids);
+        }
     }
 
     #[test]
@@ -201,6 +203,7 @@ impl Store {
                         version: 1,
                         lo_ms: write.lo_ms,
                         samples: write.samples,
+                        closed_ms: None,
                     });
                 }
                 Some((id, version)) => {
@@ -250,6 +253,30 @@ impl Store {
 fn upload(store: &mut Store, rows: &[Sample]) -> Vec<Change> {
     let rows = rows.iter().map(|sample| (&sample.key, sample)).collect();
     let writes = plan(&store.segments, &rows);
+    let changes = writes.iter().map(|write| write.change).collect();
+    store.apply(writes);
+    changes
+}
+
+/// As [`upload`], reading of sealed segments that end before the rows only their bounds.
+fn upload_on(store: &mut Store, rows: &[Sample]) -> Vec<Change> {
+    let mut segments = store.segments.clone();
+    for place in 0..segments.len() {
+        let end = segments.get(place + 1).map_or(i64::MAX, |next| next.lo_ms);
+        let segment = &mut segments[place];
+        let hi_ms = segment.samples.last().unwrap().key.start_ms;
+        let reaches = |row: &Sample| (segment.lo_ms..=hi_ms).contains(&row.key.start_ms);
+        if segment.samples.len() >= SEAL && !rows.iter().any(reaches) && hi_ms < end {
+            *segment =
+                LoadedSegment::closed(segment.segment_id, segment.version, segment.lo_ms, hi_ms);
+        }
+    }
+    let by_key = rows.iter().map(|sample| (&sample.key, sample)).collect();
+    let writes = plan(&segments, &by_key);
+    assert_eq!(writes, plan(&store.segments, &by_key), "unread samples change no plan");
+    for row in rows {
+        assert_eq!(find(&segments, &row.key), find(&store.segments, &row.key));
+    }
     let changes = writes.iter().map(|write| write.change).collect();
     store.apply(writes);
     changes
@@ -318,7 +345,7 @@ proptest! {
                 row.batch_seq = place as i64;
             }
             rows.sort_by(|a, b| a.key.cmp(&b.key));
-            upload(&mut store, &rows);
+            upload_on(&mut store, &rows);
             model.extend(rows.into_iter().map(|row| (row.key.clone(), row)));
             prop_assert_eq!(store.samples(), model.values().cloned().collect::<Vec<_>>());
         }

@@ -10,13 +10,12 @@ use aggregates::user::HealthPrivacy;
 use super::upload::Upload;
 use crate::clock;
 use crate::keys::{HealthHashes, SubjectKey};
+use crate::store::ReadError;
 use crate::store::lane::UserLane;
 use crate::store::segments::{self, Segments};
-use crate::store::{ReadError, Store};
 
 /// Everything the decision needs besides the batch.
 pub(super) async fn load(
-    store: &Store,
     lane: &mut UserLane,
     request: &Upload,
     rules: &HealthPrivacy,
@@ -24,17 +23,20 @@ pub(super) async fn load(
 ) -> Result<Context, ReadError> {
     let batch = &*request.batch;
     let user = lane.user();
-    let head = store.user_head(user).await?;
+    let standing = segments::standing(lane.connection()?, user).await?;
     let segments = relevant(lane, batch, key).await?;
-    let tombstones = tombstones(lane, batch, key.health_hashes()?).await?;
+    let tombstones = match standing.has_tombstones {
+        true => tombstones(lane, batch, key.health_hashes()?).await?,
+        false => BTreeSet::new(),
+    };
     Ok(Context {
         uploads_allowed: rules.allow_upload,
         blocked: Metric::all().filter(|metric| !rules.allows(metric.code())).collect(),
         request_offset_min: request.offset_min,
         received_ms: request.received_ms,
         now_ms: clock::now_ms(),
-        received_seq: head.received_seq + 1,
-        health_seq: head.health_seq,
+        received_seq: standing.received_seq + 1,
+        health_seq: standing.health_seq,
         segments,
         tombstones,
     })
@@ -46,13 +48,11 @@ async fn relevant(
     batch: &Batch,
     key: &SubjectKey,
 ) -> Result<Vec<LoadedSegment>, ReadError> {
-    let segments = Segments::new(lane.user(), key);
+    let stored = Segments::new(lane.user(), key);
     let connection = lane.connection()?;
-    let mut found = segments.covering(connection, &starts(batch)).await?;
-    found.extend(segments.holding(connection, &batch.lossless_records()).await?);
-    found.sort_by_key(|segment| segment.lo_ms);
-    found.dedup_by_key(|segment| segment.lo_ms);
-    Ok(found)
+    let mut found = stored.covering(connection, &starts(batch)).await?;
+    found.extend(stored.holding(connection, &batch.lossless_records()).await?);
+    Ok(segments::once_each(found))
 }
 
 fn starts(batch: &Batch) -> BTreeSet<i64> {
@@ -78,10 +78,11 @@ async fn tombstones(
         record_id: item.record_id.clone(),
         start_ms: item.start_ms,
     });
+    let tombstones = hashes.tombstones();
     let mut candidates: BTreeMap<Vec<u8>, Tombstone> = whole
         .chain(samples)
         .chain(deletions)
-        .map(|tombstone| (hash(hashes, &tombstone), tombstone))
+        .map(|one| (tombstones.hash(&one.source_id, &one.record_id, one.start_ms).to_vec(), one))
         .collect();
     let hmacs: Vec<Vec<u8>> = candidates.keys().cloned().collect();
     let user = lane.user();
@@ -90,8 +91,12 @@ async fn tombstones(
     Ok(candidates.into_values().collect())
 }
 
-/// What the database keeps of a tombstone.
-pub(crate) fn hash(hashes: &HealthHashes, tombstone: &Tombstone) -> Vec<u8> {
-    let Tombstone { source_id, record_id, start_ms } = tombstone;
-    hashes.tombstone_hash(source_id, record_id, *start_ms).to_vec()
+/// What the database keeps of tombstones.
+pub(crate) fn hashed<'a>(
+    hashes: &HealthHashes,
+    tombstones: impl IntoIterator<Item = &'a Tombstone>,
+) -> Vec<Vec<u8>> {
+    let hasher = hashes.tombstones();
+    let hash = |one: &Tombstone| hasher.hash(&one.source_id, &one.record_id, one.start_ms).to_vec();
+    tombstones.into_iter().map(hash).collect()
 }

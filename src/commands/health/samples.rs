@@ -12,7 +12,7 @@ use aggregates::metric::Metric;
 use aggregates::segment::{LoadedSegment, Sample};
 use uuid::Uuid;
 
-use crate::keys::{HealthHashes, KeyError};
+use crate::keys::{KeyError, SampleIds};
 use crate::store::segments::Segments;
 use crate::store::{ReadError, Store};
 
@@ -57,7 +57,7 @@ pub async fn page(
     let hashes = key.health_hashes()?;
     let segments = Segments::new(user, &key);
     let mut connection = store.pool().acquire().await?;
-    let mut collected = Collected { range, hashes, samples: Vec::new() };
+    let mut collected = Collected { range, ids: hashes.sample_ids(), samples: Vec::new() };
     let mut upto_ms = range.until_ms.saturating_sub(1);
     if let Some((start_ms, _)) = range.after {
         upto_ms = upto_ms.min(start_ms);
@@ -84,7 +84,7 @@ fn same_start(a: &Sample, b: &Sample) -> bool {
 
 struct Collected<'a> {
     range: &'a SampleRange,
-    hashes: &'a HealthHashes,
+    ids: SampleIds,
     /// One more than asked for, where there is one.
     samples: Vec<(Uuid, Sample)>,
 }
@@ -128,6 +128,6 @@ impl Collected<'_> {
 
     fn id(&self, sample: &Sample) -> Uuid {
         let key = &sample.key;
-        self.hashes.sample_id(&key.source_id, &key.record_id, key.start_ms)
+        self.ids.of(&key.source_id, &key.record_id, key.start_ms)
     }
 }

@@ -179,7 +179,7 @@ async fn apply(
 ) -> Result<Option<Answered>, UploadError> {
     let (rules, guard) = health_rules(store, request.user).await?;
     let key = store.health_key(request.user).await?;
-    let context = facts::load(store, lane, request, &rules, &key).await?;
+    let context = facts::load(lane, request, &rules, &key).await?;
     let command = HealthBatchCommand::Submit(request.batch.clone());
     let Some(HealthBatchEvent::Applied(applied)) =
         HealthBatch::default().decide(&command, &context)?.pop()
@@ -218,8 +218,10 @@ impl From<HealthBatchError> for UploadError {
 }
 
 fn tombstones(applied: &Applied, key: &SubjectKey) -> Result<Vec<Vec<u8>>, ReadError> {
-    let hashes = key.health_hashes()?;
-    Ok(applied.tombstoned.iter().map(|tombstone| facts::hash(hashes, tombstone)).collect())
+    if applied.tombstoned.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(facts::hashed(key.health_hashes()?, &applied.tombstoned))
 }
 
 fn answered(
@@ -228,9 +230,9 @@ fn answered(
     key: &Arc<SubjectKey>,
     replayed: bool,
 ) -> Result<Answered, ReadError> {
-    let hashes = key.health_hashes()?;
+    let ids = key.health_hashes()?.sample_ids();
     let answer = render(&applied, &request.batch, &|key| {
-        hashes.sample_id(&key.source_id, &key.record_id, key.start_ms)
+        ids.of(&key.source_id, &key.record_id, key.start_ms)
     });
     let health_seq = applied.facts.health_seq;
     Ok((Uploaded { answer, health_seq, replayed }, applied))

@@ -66,6 +66,9 @@ impl Faults {
             Err(ReadError::Corrupt { position, reason }) => {
                 self.add((position > 0).then_some(position), kind, format!("{user}: {reason}"));
             }
+            Err(ReadError::Newer { position, source }) => {
+                self.add(Some(position), kind, format!("{user}: {source}"));
+            }
             Err(ReadError::Key(error @ (KeyError::Missing { .. } | KeyError::Corrupt { .. }))) => {
                 self.add(None, "key", format!("{user}: {error}"));
             }

@@ -92,7 +92,7 @@ fn compare_tombstones(
     findings: &mut Vec<String>,
 ) {
     let expected: BTreeSet<Vec<u8>> =
-        folded.tombstones.iter().map(|tombstone| facts::hash(hashes, tombstone)).collect();
+        facts::hashed(hashes, &folded.tombstones).into_iter().collect();
     let (missing, extra) =
         (expected.difference(stored).count(), stored.difference(&expected).count());
     if missing > 0 {
@@ -174,5 +174,5 @@ fn compare_row(
 }
 
 fn id(hashes: &HealthHashes, key: &Key) -> uuid::Uuid {
-    hashes.sample_id(&key.source_id, &key.record_id, key.start_ms)
+    hashes.sample_ids().of(&key.source_id, &key.record_id, key.start_ms)
 }

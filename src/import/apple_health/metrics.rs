@@ -1,12 +1,14 @@
 //! Which HealthKit types become which metrics of the catalogue.
 
-use crate::client::wire::ValueKind::{self, CumulativeNum, IntervalNum, ScalarNum};
+use aggregates::metric::{self, Metric};
+
+use crate::client::wire::ValueKind;
 
 /// How one HealthKit type reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reading {
     /// A number in the record's own unit; the server converts it.
-    Quantity { metric: &'static str, kind: ValueKind },
+    Quantity { metric: &'static str },
     /// A `%` quantity, which HealthKit keeps as a fraction of one.
     Fraction { metric: &'static str },
     /// One for an hour with standing, zero for an idle one.
@@ -22,24 +24,25 @@ pub(super) fn reading(hk_type: &str) -> Option<Reading> {
     let short = hk_type
         .strip_prefix("HKQuantityTypeIdentifier")
         .or_else(|| hk_type.strip_prefix("HKCategoryTypeIdentifier"))?;
-    let (metric, kind) = match short {
-        "HeartRate" => ("heart_rate", ScalarNum),
-        "HeartRateVariabilitySDNN" => ("heart_rate_variability", ScalarNum),
-        "RestingHeartRate" => ("resting_heart_rate", ScalarNum),
-        "RespiratoryRate" => ("respiratory_rate", ScalarNum),
-        "BodyTemperature" => ("body_temperature", ScalarNum),
-        "StepCount" => ("steps", CumulativeNum),
-        "DistanceWalkingRunning" => ("distance_walking_running", CumulativeNum),
-        "FlightsClimbed" => ("flights_climbed", CumulativeNum),
-        "ActiveEnergyBurned" => ("active_energy_burned", IntervalNum),
-        "BasalEnergyBurned" => ("basal_energy_burned", IntervalNum),
-        "AppleExerciseTime" => ("exercise_minutes", IntervalNum),
-        "BodyMass" => ("weight", ScalarNum),
-        "Height" => ("height", ScalarNum),
-        "BodyMassIndex" => ("body_mass_index", ScalarNum),
-        "LeanBodyMass" => ("lean_body_mass", ScalarNum),
-        "WaistCircumference" => ("waist_circumference", ScalarNum),
-        "EnvironmentalAudioExposure" => ("audio_exposure", ScalarNum),
+    let metric = match short {
+        "HeartRate" => "heart_rate",
+        "HeartRateVariabilitySDNN" => "heart_rate_variability",
+        "RestingHeartRate" => "resting_heart_rate",
+        "RespiratoryRate" => "respiratory_rate",
+        "BodyTemperature" => "body_temperature",
+        "StepCount" => "steps",
+        "DistanceWalkingRunning" => "distance_walking_running",
+        "FlightsClimbed" => "flights_climbed",
+        "ActiveEnergyBurned" => "active_energy_burned",
+        "BasalEnergyBurned" => "basal_energy_burned",
+        "AppleExerciseTime" => "exercise_minutes",
+        "BodyMass" => "weight",
+        "Height" => "height",
+        "BodyMassIndex" => "body_mass_index",
+        "LeanBodyMass" => "lean_body_mass",
+        "WaistCircumference" => "waist_circumference",
+        "EnvironmentalAudioExposure" => "audio_exposure",
+        "VO2Max" => "vo2_max",
         "OxygenSaturation" => return Some(Reading::Fraction { metric: "blood_oxygen" }),
         "BodyFatPercentage" => return Some(Reading::Fraction { metric: "body_fat_percentage" }),
         "AppleStandHour" => return Some(Reading::StandHour),
@@ -47,7 +50,17 @@ pub(super) fn reading(hk_type: &str) -> Option<Reading> {
         "SleepAnalysis" => return Some(Reading::Sleep),
         _ => return None,
     };
-    Some(Reading::Quantity { metric, kind })
+    Some(Reading::Quantity { metric })
+}
+
+/// How the samples of a metric combine, if the catalogue has it.
+pub(super) fn kind_of(metric: &str) -> Option<ValueKind> {
+    Some(match Metric::parse(metric)?.kind() {
+        metric::ValueKind::Scalar => ValueKind::ScalarNum,
+        metric::ValueKind::Cumulative => ValueKind::CumulativeNum,
+        metric::ValueKind::Interval => ValueKind::IntervalNum,
+        metric::ValueKind::Category => ValueKind::Category,
+    })
 }
 
 /// The stage of a sleep record and the duration metrics that its length adds to.

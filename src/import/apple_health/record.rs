@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Malformed;
 use super::identity::{Fields, Identities, stable_device};
-use super::metrics::{Reading, reading, sleep_stage};
+use super::metrics::{Reading, kind_of, reading, sleep_stage};
 use crate::client::wire::{Sample, ValueKind, wire_time};
 
 /// The producer's name on the wire.
@@ -51,16 +51,16 @@ impl RawRecord {
         }
         let seconds = (end - start).num_seconds();
         let mut derived: &[&str] = &[];
-        let (metric, kind, value, unit) = match reading {
-            Reading::Quantity { metric, kind } => {
+        let (metric, value, unit) = match reading {
+            Reading::Quantity { metric } => {
                 if self.unit.is_empty() {
                     return Err(Malformed::Unit);
                 }
-                (metric, kind, Content::Number(number(&self.value)?), self.unit.as_str())
+                (metric, Content::Number(number(&self.value)?), self.unit.as_str())
             }
             Reading::Fraction { metric } => {
                 let fraction = number(&self.value)?;
-                (metric, ValueKind::ScalarNum, Content::Number(micro(fraction * 100.0)), "%")
+                (metric, Content::Number(micro(fraction * 100.0)), "%")
             }
             Reading::StandHour => {
                 let stood = match self.value.as_str() {
@@ -68,19 +68,18 @@ impl RawRecord {
                     "HKCategoryValueAppleStandHourIdle" => 0.0,
                     _ => return Ok(Outcome::Unknown),
                 };
-                ("stand_hours", ValueKind::CumulativeNum, Content::Number(stood), "count")
+                ("stand_hours", Content::Number(stood), "count")
             }
-            Reading::Minutes { metric } => {
-                (metric, ValueKind::IntervalNum, Content::Number(minutes(seconds)), "min")
-            }
+            Reading::Minutes { metric } => (metric, Content::Number(minutes(seconds)), "min"),
             Reading::Sleep => {
                 let Some((stage, adds_to)) = sleep_stage(&self.value) else {
                     return Ok(Outcome::Unknown);
                 };
                 derived = adds_to;
-                ("sleep_stage", ValueKind::Category, Content::Code(stage), "")
+                ("sleep_stage", Content::Code(stage), "")
             }
         };
+        let Some(kind) = kind_of(metric) else { return Ok(Outcome::Unknown) };
         let (id, occurrence) = identities.id(&Fields {
             hk_type: &self.hk_type,
             source: &self.source_name,

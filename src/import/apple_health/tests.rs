@@ -66,6 +66,7 @@ fn fractions_become_percent_and_other_units_stay_as_they_are() {
         ("BodyMass", "lb", "150.6", "weight", 150.6, "lb"),
         ("ActiveEnergyBurned", "kJ", "412.5", "active_energy_burned", 412.5, "kJ"),
         ("BodyTemperature", "degF", "98.4", "body_temperature", 98.4, "degF"),
+        ("VO2Max", "mL/min·kg", "41.5", "vo2_max", 41.5, "mL/min·kg"),
     ] {
         let (samples, ..) = read(&export_of(&quantity(hk_type, unit, value)));
         let sample = &samples[0];

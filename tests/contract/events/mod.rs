@@ -1,7 +1,7 @@
 //! Whatever an aggregate may say follows the schema of its event, and survives being stored.
 
 mod access;
-mod consumption;
+mod entity;
 mod health_batch;
 mod parts;
 mod product;
@@ -34,7 +34,7 @@ fn any_event() -> impl Strategy<Value = AnyEvent> {
         subject::event().prop_map(AnyEvent::from),
         user::event().prop_map(AnyEvent::from),
         session::event().prop_map(AnyEvent::from),
-        consumption::event().prop_map(AnyEvent::from),
+        entity::event().prop_map(AnyEvent::from),
         sync_recovery::event().prop_map(AnyEvent::from),
         product::event().prop_map(AnyEvent::from),
         health_batch::event().prop_map(AnyEvent::from),

@@ -98,3 +98,30 @@ async fn health_10_repeated_deletions_count_once() {
     assert_eq!(answer.header("x-health-watermark"), "2");
     ann.verify().await;
 }
+
+/// Whether a person has tombstones at all is read under their lane, which is one for all processes.
+#[tokio::test]
+async fn health_09_what_one_process_deletes_another_does_not_revive() {
+    let world = World::new().await;
+    let other = world.another().await;
+    let (ann, elsewhere) = (world.person("ann").await, other.person("ann").await);
+    let seen = [heart_rate("seen", MARCH - HOUR, 61)];
+    ann.upload(&seen, &[]).await;
+    elsewhere.upload(&seen, &[]).await;
+    for (record, start) in [("precise", Some(MARCH)), ("lossless", None)] {
+        elsewhere.upload(&[], &[deletion(record, start)]).await;
+        let answer = ann.upload(&[heart_rate(record, MARCH, 61)], &[]).await;
+        assert_eq!(codes(&answer.body["data"]["failed"]), ["VALIDATION_ERROR"], "{record}");
+    }
+    let at_once = (0..8).map(|n| {
+        let (record, start) = (format!("r-{n}"), (n % 2 == 0).then_some(MARCH));
+        let (create, delete) = ([heart_rate(&record, MARCH, 61)], [deletion(&record, start)]);
+        let (ann, elsewhere) = (&ann, &elsewhere);
+        async move {
+            tokio::join!(ann.upload(&create, &[]), elsewhere.upload(&[], &delete));
+        }
+    });
+    join_all(at_once).await;
+    assert_eq!(ann.stored().await.active(), 1);
+    ann.verify().await;
+}

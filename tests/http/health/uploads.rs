@@ -185,3 +185,37 @@ async fn a_compressed_upload_is_an_upload() {
     assert_eq!(ann.stored().await.active(), 500);
     ann.verify().await;
 }
+
+/// Of a sealed segment that ends before the rows of an upload only the bounds are read.
+#[tokio::test]
+async fn health_01_05_11_unread_segments_hide_nothing() {
+    let world = World::new().await;
+    let ann = world.person("ann").await;
+    let sample =
+        |n: i64, value: i64| heart_rate(&format!("r-{}", n % 440), MARCH + n * MINUTE, value);
+    let run = |from: i64, to: i64| (from..to).map(|n| sample(n, 61)).collect::<Vec<Value>>();
+    for from in [0, 150, 300] {
+        let answer = ann.upload(&run(from, from + 150), &[]).await;
+        assert_eq!(answer.body["data"]["metrics"]["successfulCount"], 150);
+    }
+    assert_eq!(ann.stored().await.rows.len(), 450);
+    // Old and new in one upload, on both sides of a gap.
+    let mut again = run(100, 450);
+    again.extend(run(1000, 1100));
+    ann.upload(&again, &[]).await;
+    let stored = ann.stored().await;
+    assert_eq!((stored.rows.len(), stored.active()), (550, 550));
+    // The last start of a segment still belongs to it.
+    let seq = stored.health_seq;
+    assert_eq!(
+        ann.upload(&[sample(149, 61)], &[]).await.header("x-health-watermark"),
+        seq.to_string()
+    );
+    ann.upload(&[sample(449, 77), sample(1100, 61)], &[]).await;
+    // A record of the first segment, deleted while new rows go to the end.
+    let answer = ann.upload(&[sample(1200, 61)], &[deletion("r-3", None)]).await;
+    assert_eq!(answer.body["data"]["metrics"]["deletedCount"], 2, "minutes 3 and 443");
+    let stored = ann.stored().await;
+    assert_eq!((stored.rows.len(), stored.active()), (552, 550));
+    ann.verify().await;
+}

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 mod examples;
 mod histories;
+mod requests;
 
 use super::*;
 use crate::event::StoredEvent;

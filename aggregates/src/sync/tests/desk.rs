@@ -6,7 +6,10 @@ use uuid::Uuid;
 use super::world::{World, ask};
 use crate::AnyEvent;
 use crate::consumption::CONTRACT as CONSUMPTIONS;
-use crate::entity::{AnyEntity, ChangeKind, Context, EntityContract, time::format_instant};
+use crate::entity::{
+    AnyEntity, ChangeKind, Context, EntityContract, SupersededChange, SyncRecoveryEvent,
+    time::format_instant,
+};
 use crate::session::{CONTRACT as SESSIONS, Session, SessionCommand, Status};
 use crate::sync::desk::{Action, Ask, AskError, BasePoint, Effect, EntityKey};
 
@@ -270,7 +273,9 @@ fn sync_11_an_edit_after_a_delete_is_put_aside() {
     let late = update(&mut world, &CONSUMPTIONS, 2, &json!({ "notes": "late" }));
     let verdicts = world.run(T0 + MINUTE, &[late]);
     assert_eq!(verdicts[0].as_ref().expect("accepted").effect, Effect::Superseded);
-    assert!(matches!(world.recovery()[..], [AnyEvent::SyncRecovery(_)]));
+    let [AnyEvent::SyncRecovery(kept)] = &world.recovery()[..] else { panic!("one is kept") };
+    let SyncRecoveryEvent::Superseded(kept) = &**kept;
+    assert_eq!((kept.change, kept.stored_version), (Some(SupersededChange::Update), Some(2)));
     let verdicts = world.run(T0 + MINUTE, &[first]);
     assert!(world.entity(key(&CONSUMPTIONS, 2)).expect("a tombstone").state().deleted);
     assert_eq!(verdicts[0].as_ref().expect("accepted").key, key(&CONSUMPTIONS, 2));

@@ -168,7 +168,7 @@ fn a_first_page_acknowledges_everything_before_the_first_row_it_brings() {
             let positions = BTreeMap::from([("sessions", 10), ("consumptions", 20)]);
             let mut page: Page<At> = Page::new(types(wanted), positions, 100, None, 50);
             while let Some(fetch) = page.wants() {
-                let all = feed[fetch.contract.entity_type].iter();
+                let all = feed.get(fetch.contract.entity_type).into_iter().flatten();
                 page = page.give(all.filter(|at| **at > fetch.after).map(|at| At(*at)).collect());
             }
             page.acknowledges()

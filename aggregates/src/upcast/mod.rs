@@ -1,8 +1,10 @@
 //! Old events lifted to their current version, on read.
 //!
 //! The log is never rewritten. A step is pure and total: JSON of version N in, JSON of version
-//! N + 1 out. Each aggregate lists its own steps; [`check`] holds the whole chain against the
-//! registry, and the server refuses to start with a hole in it.
+//! N + 1 out. Each aggregate has a file of steps, listed in [`STEPS`]; [`check`] holds the whole
+//! chain against the registry, and the server refuses to start with a hole in it.
+
+mod sync_recovery;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -39,7 +41,7 @@ pub fn steps() -> impl Iterator<Item = &'static Step> {
     STEPS.iter()
 }
 
-const STEPS: [Step; 0] = [];
+const STEPS: [Step; 1] = [sync_recovery::SUPERSEDED_1];
 
 /// The payload in the current version of its type.
 ///
