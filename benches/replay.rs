@@ -6,6 +6,7 @@
 mod support;
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use aggregates::session::{Session, SessionEvent};
@@ -16,8 +17,7 @@ use futures_util::TryStreamExt;
 use postgres_es::PostgresEventRepository;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolCopyExt;
-use tidemark::store::read::PAGE;
-use tidemark::store::{Filter, Outcome, Store};
+use tidemark::store::{Outcome, Store};
 
 use support::Scale;
 use support::load::Run;
@@ -119,11 +119,14 @@ async fn copy_in(pool: &PgPool, plain: &[(StreamId, Vec<SessionEvent>)]) {
 async fn ours(store: Store, events: usize) -> Duration {
     let begun = Instant::now();
     let head = store.head().await.expect("a head").position;
-    let (mut after, mut open) = (0, 0);
-    while after < head {
-        let page = store.page(after, head, PAGE, &Filter::default()).await.expect("a page");
-        after = page.last().expect("positions are dense").position;
-        open += page.iter().filter(|event| matches!(event.content, Content::Open { .. })).count();
+    let (mut last, mut open) = (0, 0);
+    let mut pages = pin!(store.scan(0, head));
+    while let Some(page) = pages.try_next().await.expect("a page") {
+        for event in page {
+            assert_eq!(event.position, last + 1);
+            last = event.position;
+            open += usize::from(matches!(event.content, Content::Open { .. }));
+        }
     }
     let elapsed = begun.elapsed();
     assert!(open >= events, "{open} of {events}");

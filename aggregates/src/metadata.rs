@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 /// Who caused an event. Sealed together with the payload of personal events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind", try_from = "ReadActor")]
 pub enum Actor {
     /// The person the data belongs to.
     Owner,
@@ -13,6 +13,35 @@ pub enum Actor {
     Staff { subject: String },
     /// The system itself: a reactor, a job, a migration. The name says which.
     System { name: String },
+}
+
+/// [`Actor`] as it is read: serde reads tagged enums by way of a tree, and every event has one.
+#[derive(Deserialize)]
+struct ReadActor {
+    kind: ActorKind,
+    subject: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ActorKind {
+    Owner,
+    Staff,
+    System,
+}
+
+impl TryFrom<ReadActor> for Actor {
+    type Error = &'static str;
+
+    fn try_from(read: ReadActor) -> Result<Self, Self::Error> {
+        match (read.kind, read.subject, read.name) {
+            (ActorKind::Owner, ..) => Ok(Self::Owner),
+            (ActorKind::Staff, Some(subject), _) => Ok(Self::Staff { subject }),
+            (ActorKind::System, _, Some(name)) => Ok(Self::System { name }),
+            (ActorKind::Staff | ActorKind::System, ..) => Err("an actor without a name"),
+        }
+    }
 }
 
 /// Metadata of one event. The two ids stay readable in the log; the rest is personal and is
@@ -94,6 +123,21 @@ impl Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn actors_come_back() {
+        for actor in [
+            Actor::Owner,
+            Actor::Staff { subject: "ada".to_owned() },
+            Actor::System { name: "sweeper".to_owned() },
+        ] {
+            let json = serde_json::to_string(&actor).unwrap();
+            assert_eq!(serde_json::from_str::<Actor>(&json).unwrap(), actor, "{json}");
+        }
+        for broken in [r#"{"kind":"staff"}"#, r#"{"kind":"other"}"#, r#"{"subject":"ada"}"#] {
+            assert!(serde_json::from_str::<Actor>(broken).is_err(), "{broken}");
+        }
+    }
 
     #[test]
     fn only_the_two_ids_stay_readable() {

@@ -1,5 +1,8 @@
 //! The one list of event types. Tests, the CLI, the documentation and the store all read it.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use crate::access::AccessEvent;
 use crate::entity::{EntityEvent, SyncRecoveryEvent};
 use crate::health_batch::HealthBatchEvent;
@@ -40,8 +43,12 @@ pub fn types() -> impl Iterator<Item = &'static EventType> {
 
 /// The registry entry with this name.
 pub fn find(event_type: &str) -> Option<&'static EventType> {
-    types().find(|entry| entry.name == event_type)
+    BY_NAME.get(event_type).copied()
 }
+
+/// Readers of the whole log look every event up.
+static BY_NAME: LazyLock<HashMap<&'static str, &'static EventType>> =
+    LazyLock::new(|| types().map(|entry| (entry.name, entry)).collect());
 
 impl AnyEvent {
     /// Decodes an event of the current version.

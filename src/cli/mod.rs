@@ -15,6 +15,7 @@ mod migrate;
 mod operator;
 pub mod output;
 mod projectors;
+mod replay;
 mod report;
 mod serve;
 mod status;
@@ -49,6 +50,8 @@ enum Command {
     /// Look after the read models
     #[command(subcommand)]
     Projectors(projectors::Action),
+    /// Read models as they were at a position or a time, into a schema of their own
+    Replay(replay::Args),
     /// Issue a token of the development issuer
     Token(token::Args),
     /// How the system is: the log's head, projectors, key store, server
@@ -98,6 +101,7 @@ async fn dispatch(command: Command, config: &Config) -> anyhow::Result<ExitCode>
         Command::Demo(args) => demo::run(config, &args).await,
         Command::Migrate => migrate::run(config).await,
         Command::Projectors(action) => projectors::run(config, &action).await,
+        Command::Replay(args) => replay::run(config, &args).await,
         Command::Token(args) => token::run(config, &args),
         Command::Status(args) => status::run(config, &args).await,
         Command::Log(args) => log::run(config, &args).await,
@@ -144,6 +148,8 @@ mod tests {
             format!("tidemark log stream session {id} --after 2 --limit 9"),
             "tidemark verify log --from 9 --faults 3 --json".to_owned(),
             "tidemark verify --json all".to_owned(),
+            "tidemark replay --as-of 17 --into march --models entities,health-rollup".to_owned(),
+            "tidemark replay --as-of 2026-03-31T22:00:00Z --into march --replace --json".to_owned(),
             "tidemark import apple-health export.xml --user ada --json".to_owned(),
             "tidemark import apple-health e.xml --url http://h:1 --token t".to_owned(),
             "tidemark keys status --json".to_owned(),

@@ -32,14 +32,14 @@ pub(super) struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// The log against itself: positions, sequences, times, hashes, types, heads
+    /// The log against itself, and the marks kept beside it: hashes, order, heads, receipts
     Log {
         /// Check hashes and times from this position on only
         #[arg(long, value_name = "POSITION", default_value_t = 1,
               value_parser = clap::value_parser!(i64).range(1..))]
         from: i64,
     },
-    /// What is kept beside the log against the log
+    /// Stored states and samples against the folds of the log
     State,
     /// Read models against the log
     Projections,
@@ -81,37 +81,37 @@ pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
 async fn check(app: &App, args: &Args) -> anyhow::Result<Vec<Part>> {
     let keep = usize::from(args.faults);
     Ok(match args.command {
-        Command::Log { from } => vec![log(app, from, keep).await?],
-        Command::State => state(app, keep).await?,
+        Command::Log { from } => log(app, from, keep).await?,
+        Command::State => vec![state(app, keep).await?],
         Command::Projections => projections(app, keep).await?,
         Command::All => {
-            let mut parts = vec![log(app, 1, keep).await?];
-            parts.extend(state(app, keep).await?);
+            let mut parts = log(app, 1, keep).await?;
+            parts.push(state(app, keep).await?);
             parts.extend(projections(app, keep).await?);
             parts
         }
     })
 }
 
-async fn log(app: &App, from: i64, keep: usize) -> anyhow::Result<Part> {
+async fn log(app: &App, from: i64, keep: usize) -> anyhow::Result<Vec<Part>> {
     let head = app.store.head().await?.position;
     let work = u64::try_from((head - from + 1).max(0) + head).unwrap_or_default();
     let bar = Progress::items(work, "log");
     let report = verify_log(&app.store, from, keep, |done| bar.advance(done)).await?;
     drop(bar);
+    let beside = verify_bookkeeping(&app.store, keep).await?;
     let checked = vec![("events", report.events), ("streams", report.streams)];
-    Ok(Part::new("log", checked, report.faults))
+    Ok(vec![
+        Part::new("log", checked, report.faults),
+        Part::new("bookkeeping", vec![("checks", beside.checks)], beside.faults),
+    ])
 }
 
-async fn state(app: &App, keep: usize) -> anyhow::Result<Vec<Part>> {
-    let beside = verify_bookkeeping(&app.store, keep).await?;
+async fn state(app: &App, keep: usize) -> anyhow::Result<Part> {
     let bar = Progress::items(people(app).await?, "people");
     let people = verify_people(&app.store, keep, |done| bar.set(done)).await?;
     drop(bar);
-    Ok(vec![
-        Part::new("bookkeeping", vec![("checks", beside.checks)], beside.faults),
-        Part::new("state", vec![("people", people.people)], people.faults),
-    ])
+    Ok(Part::new("state", vec![("people", people.people)], people.faults))
 }
 
 async fn projections(app: &App, keep: usize) -> anyhow::Result<Vec<Part>> {

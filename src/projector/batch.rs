@@ -128,18 +128,20 @@ impl<S: LogReader + StateReader> Desk<'_, S> {
     ) -> Result<Person, ProjectorError> {
         let model = self.generation.model;
         let wiped = model.wiped(&mail.events);
+        let wiped_nothing = wiped.is_empty();
         let whose =
             Whose { user, was, floor: was.parked_at.unwrap_or_else(|| mail.first()), wiped };
         let skips = mail.events.iter().any(|event| model.skip(event).is_some());
         let turns = mail.unreadable.is_none() && mail.events.iter().any(|event| model.turns(event));
-        if was.parked_at.is_some() && !skips {
+        if was.parked_at.is_some() && !skips && (wiped_nothing || was.fatal) {
             // Their events wait in the log. An erasure does not.
             let Whose { floor, wiped, .. } = whose;
             let change = Change::wipe_only(user, wiped);
             return Ok(Person { user, was, floor, change, step: None, fate: Fate::Goes });
         }
-        // With an event left out, current state is not what the rows follow from.
-        if turns || skips || was.partial {
+        // With an event left out, current state is not what the rows follow from; and what could not
+        // be opened may be none of ours any more once its key is destroyed.
+        if turns || skips || was.partial || was.parked_at.is_some() {
             return self.fold_anew(whose).await;
         }
         let result = match mail.unreadable {

@@ -14,6 +14,7 @@
 //!   which kills the process is found too. [`settle`] takes one person's rows from the log instead.
 //! - **Rebuild.** [`rebuild`]: a new [`generation`] is folded from the log alone, compared with the
 //!   live one ([`compare`]) and swapped in. Checking and repairing one person is the same fold.
+//! - **As of.** [`replay`]: the same fold, cut at a position, into a schema of its own.
 //! - **Waiting.** [`progress::wait_until`]: a reader waits for their own write.
 
 pub mod batch;
@@ -25,6 +26,7 @@ mod heartbeat;
 pub mod progress;
 pub mod rebuild;
 pub mod repair;
+pub mod replay;
 pub mod run;
 pub mod service;
 pub mod settle;

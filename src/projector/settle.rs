@@ -47,10 +47,10 @@ async fn attempt<L: LogReader>(
     skipped: &BTreeSet<i64>,
 ) -> Result<Folded, ProjectorError> {
     let folded = generation.model.fold_skipping(log, user, upto, skipped).await?;
-    let Folded { health_seq, position, hidden, skipped, stopped, .. } = folded;
+    let Folded { health_seq, position, shredded, hidden, skipped, stopped, .. } = folded;
     let change = Change { rows: folded.rows, hidden, ..Change::wipe_only(user, BTreeSet::new()) };
     rehearse(pool, generation, &change, true).await?;
-    Ok(Folded { rows: change.rows, health_seq, position, hidden, skipped, stopped })
+    Ok(Folded { rows: change.rows, health_seq, position, shredded, hidden, skipped, stopped })
 }
 
 /// Writes a change and takes it back.

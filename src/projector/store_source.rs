@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use aggregates::entity::find_contract_of_stream;
 use aggregates::segment::Sample;
-use aggregates::{Purpose, StreamId, UserId};
+use aggregates::{Purpose, Recorded, StreamId, UserId};
 use futures_util::FutureExt;
 use projections::entities::Entity;
 use projections::freshness::UserHead;
@@ -14,10 +14,16 @@ use super::source::{LogReader, Page, SourceError, StateReader, Unreadable};
 use crate::commands::load;
 use crate::keys::{KeyError, KeyStatus};
 use crate::store::segments::Segments;
-use crate::store::{Filter, RawEvent, ReadError, Store, read};
+use crate::store::{Filter, Opened, RawEvent, ReadError, Store, Unopened, read};
 
-pub(crate) const USERS: &str =
-    "SELECT user_id FROM user_heads WHERE user_id > $1 ORDER BY user_id LIMIT $2";
+/// People in the order of their ids, hopping through the index from one to the next.
+pub(crate) const USERS: &str = "WITH RECURSIVE people AS ( \
+         (SELECT user_id FROM events WHERE user_id > $1 ORDER BY user_id LIMIT 1) \
+         UNION ALL \
+         SELECT (SELECT e.user_id FROM events e WHERE e.user_id > p.user_id \
+                 ORDER BY e.user_id LIMIT 1) \
+           FROM people p WHERE p.user_id IS NOT NULL) \
+     SELECT user_id FROM people WHERE user_id IS NOT NULL LIMIT $2";
 
 /// Reads the log and the state beside it through the store.
 #[derive(Clone)]
@@ -77,21 +83,54 @@ impl StoreSource {
         let last = raw.last().map_or(after, |event| event.position);
         let mut page =
             Page { through: if full { last } else { upto.max(last) }, ..Page::default() };
-        for event in raw {
-            let (position, user) = (event.position, event.user);
-            let aggregate_type = event.stream.aggregate_type.clone();
-            // What panics while it is opened is one person's event too.
-            let class = match AssertUnwindSafe(self.0.sealer().open(event)).catch_unwind().await {
-                Ok(Ok(opened)) => {
-                    page.events.push(opened);
-                    continue;
-                }
-                Ok(Err(error)) => unreadable(error)?,
-                Err(_) => "panic",
-            };
-            page.unreadable.push(Unreadable { position, user, aggregate_type, class });
+        for event in self.open(&raw).await? {
+            match event {
+                Ok(event) => page.events.push(event),
+                Err(event) => page.unreadable.push(event),
+            }
         }
         Ok(page)
+    }
+
+    /// Opens events, each for itself: one that cannot be opened is its person's trouble alone.
+    async fn open(
+        &self,
+        raw: &[RawEvent],
+    ) -> Result<Vec<Result<Recorded, Unreadable>>, SourceError> {
+        let sealer = self.0.sealer();
+        if let Ok(opened) = AssertUnwindSafe(sealer.open_each(raw)).catch_unwind().await {
+            return opened.map_err(unavailable)?.into_iter().map(one).collect();
+        }
+        // Opening one of them panics. What panics while it is opened is one person's event too.
+        let mut events = Vec::with_capacity(raw.len());
+        for event in raw {
+            let single = std::slice::from_ref(event);
+            match AssertUnwindSafe(sealer.open_each(single)).catch_unwind().await {
+                Ok(opened) => {
+                    for opened in opened.map_err(unavailable)? {
+                        events.push(one(opened)?);
+                    }
+                }
+                Err(_) => events.push(Err(Unreadable {
+                    position: event.position,
+                    user: event.user,
+                    aggregate_type: event.stream.aggregate_type.clone(),
+                    class: "panic",
+                })),
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// An opened event, or what keeps it from being opened for good.
+fn one(opened: Opened) -> Result<Result<Recorded, Unreadable>, SourceError> {
+    match opened {
+        Ok(event) => Ok(Ok(event)),
+        Err(Unopened { position, user, aggregate_type, error }) => {
+            let class = unreadable(error)?;
+            Ok(Err(Unreadable { position, user, aggregate_type, class }))
+        }
     }
 }
 
@@ -104,6 +143,10 @@ fn unreadable(error: ReadError) -> Result<&'static str, SourceError> {
         ReadError::Key(KeyError::Corrupt { .. }) => Ok("key_corrupt"),
         other => Err(SourceError::Unavailable(Box::new(other))),
     }
+}
+
+fn unavailable(error: ReadError) -> SourceError {
+    SourceError::Unavailable(Box::new(error))
 }
 
 fn source_error(error: ReadError) -> SourceError {

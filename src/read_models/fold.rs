@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use aggregates::projection::ProjectionEvent;
-use aggregates::{AnyEvent, Recorded, UserId};
+use aggregates::{AnyEvent, Content, Recorded, UserId};
 use projections::{entities, rollup};
 
 use super::{ReadModel, Row};
@@ -24,6 +24,8 @@ pub struct Folded {
     pub health_seq: i64,
     /// The last event that was heard; 0 where there is none.
     pub position: i64,
+    /// Events that were heard and say nothing any more, because their key was destroyed.
+    pub shredded: u64,
     /// Whether the person does not allow such rows.
     pub hidden: bool,
     /// Events that an operator had this projector leave out.
@@ -135,7 +137,7 @@ impl ReadModel {
         let panicked = || ProjectorError::Panicked { projector: self.spec().name };
         let mut folding = Folding::new(self);
         let mut stopped: Option<Stopped> = None;
-        let (mut after, mut position) = (0, 0);
+        let (mut after, mut position, mut shredded) = (0, 0, 0);
         while after < upto {
             let page = log.user_page(user, after, upto, PAGE).await?;
             let broken = page.unreadable.iter().find(|event| {
@@ -157,6 +159,7 @@ impl ReadModel {
                     continue;
                 }
                 position = event.position;
+                shredded += u64::from(event.content == Content::Shredded);
             }
             if let (None, Some(broken)) = (&stopped, broken) {
                 let error = SourceError::Unreadable { class: broken.class }.into();
@@ -170,7 +173,7 @@ impl ReadModel {
         let rows = catch_unwind(AssertUnwindSafe(|| folding.rows())).map_err(|_| panicked())?;
         let (health_seq, hidden) = (folding.health_seq(), folding.hidden());
         let skipped = skipped.clone();
-        Ok(Pass::Done(Folded { rows, health_seq, position, hidden, skipped, stopped }))
+        Ok(Pass::Done(Folded { rows, health_seq, position, shredded, hidden, skipped, stopped }))
     }
 
     /// The position that an event has this projector leave out.

@@ -16,6 +16,7 @@
 //! Nonces are random: with 96 bits a key may seal 2³² blobs before the chance of a repetition
 //! passes 2⁻³², and a person's key seals some millions in a lifetime.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
@@ -129,31 +130,40 @@ impl SealingKey {
     /// # Errors
     /// [`OpenError`] unless key, associated data and every bit are those of the sealing.
     pub fn open(&self, aad: &Aad, blob: &[u8]) -> Result<Vec<u8>, OpenError> {
+        self.open_in(aad, blob, &mut Vec::new()).map(Cow::into_owned)
+    }
+
+    /// As [`open`](Self::open), in memory that the next blob can be opened in as well.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in<'b>(
+        &self,
+        aad: &Aad,
+        blob: &[u8],
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<Cow<'b, [u8]>, OpenError> {
         let (prefix, ciphertext) = blob.split_first_chunk::<PREFIX_LEN>().ok_or(OpenError)?;
         let [VERSION, flags, nonce @ ..] = *prefix else { return Err(OpenError) };
         if flags & !FLAG_ZSTD != 0 {
             return Err(OpenError);
         }
 
-        let mut padded = ciphertext.to_vec();
+        buffer.clear();
+        buffer.extend_from_slice(ciphertext);
         let nonce = Nonce::assume_unique_for_key(nonce);
         let plaintext = self
             .0
-            .open_in_place(nonce, bind([VERSION, flags], aad), &mut padded)
+            .open_in_place(nonce, bind([VERSION, flags], aad), buffer)
             .map_err(|_| OpenError)?;
 
         let (length, rest) = plaintext.split_first_chunk::<LENGTH_LEN>().ok_or(OpenError)?;
         let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| OpenError)?;
-        if length > rest.len() {
-            return Err(OpenError);
-        }
+        let content = rest.get(..length).ok_or(OpenError)?;
         if flags & FLAG_ZSTD != 0 {
-            return decompress(&rest[..length]);
+            return decompress(content).map(Cow::Owned);
         }
-        // The content is moved to the front of the buffer it was opened in: no second copy.
-        padded.copy_within(LENGTH_LEN..LENGTH_LEN + length, 0);
-        padded.truncate(length);
-        Ok(padded)
+        Ok(Cow::Borrowed(content))
     }
 }
 

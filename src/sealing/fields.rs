@@ -5,6 +5,9 @@
 
 use uuid::Uuid;
 
+/// Bytes that associated data and leaves rarely exceed, so that they are not moved while they grow.
+const USUAL: usize = 320;
+
 /// Writes values one after another: byte strings and texts as a 4-byte big-endian length and
 /// their bytes, UUIDs as byte strings of 16, integers as 8 bytes big-endian (two's complement).
 ///
@@ -16,13 +19,14 @@ pub(crate) struct Fields(Vec<u8>);
 impl Fields {
     /// Starts with the label that says which list of values follows.
     pub(crate) fn labelled(label: &str) -> Self {
-        // Most lists of values end within this.
-        Self(Vec::with_capacity(160)).text(label)
+        Self(Vec::with_capacity(USUAL)).text(label)
     }
 
     /// Starts with raw bytes, for formats that have a fixed first byte.
     pub(crate) fn starting(prefix: &[u8]) -> Self {
-        Self(prefix.to_vec())
+        let mut fields = Vec::with_capacity(USUAL);
+        fields.extend_from_slice(prefix);
+        Self(fields)
     }
 
     pub(crate) fn bytes(mut self, value: &[u8]) -> Self {

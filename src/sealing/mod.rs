@@ -21,7 +21,7 @@ pub mod padme;
 mod fields;
 
 pub use aad::{Aad, EventContext};
-pub use content::EventContent;
+pub use content::{EventContent, EventParts};
 pub use cursor::{CursorId, CursorKey};
 pub use envelope::{OpenError, SealError, SealingKey};
 pub use leaf::{LeafHash, LeafInput};

@@ -182,8 +182,7 @@ struct Connection {
 impl Connection {
     /// Ends when the pool is being closed.
     fn closing(&self) -> impl Future<Output = ()> + use<> {
-        let closed = self.pool.close_event();
-        async move { closed.await }
+        self.pool.close_event()
     }
 
     async fn call(&mut self, members: &[&SealedMember]) -> Result<Vec<Outcome>, sqlx::Error> {

@@ -6,8 +6,9 @@
 //! | `appender` | the fast lane: group commit |
 //! | [`lane`] | the slow lane: work under one person's lock |
 //! | `append` | the call of the database function both lanes end in; `append_rows` are its arguments |
-//! | [`seal`] | sealing on the way in, opening on the way out |
+//! | [`seal`], [`open`] | sealing on the way in, opening on the way out |
 //! | [`read`] | pages of the log, of one person, of one stream |
+//! | [`scan`], `page` | the whole log in order, read ahead and opened on every core |
 //! | [`installations`] | app installations, and what each says it holds |
 //! | [`streams`] | heads and folded states; receipts and reservations |
 //! | [`subscribe`] | catch up, then follow live |
@@ -24,7 +25,10 @@ pub mod installations;
 pub mod lane;
 mod loader;
 pub mod member;
+pub mod open;
+pub(crate) mod page;
 pub mod read;
+pub mod scan;
 pub mod seal;
 pub mod segments;
 pub mod statements;
@@ -43,7 +47,8 @@ pub use member::{
     AppendError, Claim, Member, NewEvent, NewState, Op, Outcome, PrivacyGuard, Receipt,
     Reservation, StreamChange, SubjectChange, SubjectChangeKind,
 };
-pub use read::{Filter, Head, RawEvent, ReadError};
+pub use open::{Opened, Unopened};
+pub use read::{EventRow, Filter, Head, RawEvent, ReadError};
 pub use seal::Sealer;
 pub use subjects::{Subject, Subjects};
 
@@ -178,7 +183,7 @@ impl Store {
         filter: &Filter,
     ) -> Result<Vec<Recorded>, ReadError> {
         let raw = read::raw_page(&self.pool, after, upto, limit.min(read::PAGE), filter).await?;
-        self.open_all(raw).await
+        self.open_all(&raw).await
     }
 
     /// Events of one stream with `after < sequence <= upto`, opened, at most `limit`.
@@ -193,7 +198,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<Recorded>, ReadError> {
         let raw = read::raw_stream(&self.pool, stream, after, upto, limit).await?;
-        self.open_all(raw).await
+        self.open_all(&raw).await
     }
 
     /// Forgets receipts of requests that appended nothing, older than a time in ms since the Unix
@@ -225,12 +230,9 @@ impl Store {
         Ok(())
     }
 
-    async fn open_all(&self, raw: Vec<RawEvent>) -> Result<Vec<Recorded>, ReadError> {
-        let mut events = Vec::with_capacity(raw.len());
-        for event in raw {
-            events.push(self.sealer.open(event).await?);
-        }
-        Ok(events)
+    async fn open_all(&self, raw: &[RawEvent]) -> Result<Vec<Recorded>, ReadError> {
+        let opened = self.sealer.open_each(raw).await?;
+        opened.into_iter().map(|opened| opened.map_err(|unopened| unopened.error)).collect()
     }
 
     /// Changes after each append of this process, and soon after those of others. A hint.

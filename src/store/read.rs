@@ -10,6 +10,8 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
+use super::page::RowSeal;
+
 /// Events of one page at most; larger pages gain little and hold more in memory.
 pub const PAGE: i64 = 2000;
 
@@ -29,6 +31,33 @@ pub struct RawEvent {
     pub metadata: String,
     pub sealed: Option<Vec<u8>>,
     pub leaf: Vec<u8>,
+}
+
+/// The same, lent by whoever holds the bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRow<'a> {
+    pub position: i64,
+    pub committed_ms: i64,
+    pub event_id: Uuid,
+    pub aggregate_type: &'a str,
+    pub aggregate_id: &'a str,
+    pub sequence: i64,
+    pub user: UserId,
+    pub event_type: &'a str,
+    pub event_version: &'a str,
+    pub recorded_at_ms: i64,
+    pub payload: &'a str,
+    pub metadata: &'a str,
+    pub sealed: Option<&'a [u8]>,
+    /// Empty where it was not asked for.
+    pub leaf: &'a [u8],
+}
+
+impl<'a> EventRow<'a> {
+    pub(crate) fn seal(&self) -> RowSeal<'a> {
+        let Self { position, user, payload, sealed, .. } = *self;
+        RowSeal { position, user, payload, sealed: sealed.is_some() }
+    }
 }
 
 /// Which events of the log a reader wants. Empty lists mean all.
@@ -79,6 +108,26 @@ pub(crate) const HEAD: &str = "SELECT log_id, storage_format, epoch, position, c
      FROM log_head";
 
 impl RawEvent {
+    /// The row as one lends it.
+    pub fn row(&self) -> EventRow<'_> {
+        EventRow {
+            position: self.position,
+            committed_ms: self.committed_ms,
+            event_id: self.event_id,
+            aggregate_type: &self.stream.aggregate_type,
+            aggregate_id: &self.stream.aggregate_id,
+            sequence: self.sequence,
+            user: self.user,
+            event_type: &self.event_type,
+            event_version: &self.event_version,
+            recorded_at_ms: self.recorded_at_ms,
+            payload: &self.payload,
+            metadata: &self.metadata,
+            sealed: self.sealed.as_deref(),
+            leaf: &self.leaf,
+        }
+    }
+
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let recorded_at: chrono::DateTime<chrono::Utc> = row.try_get(9)?;
         Ok(Self {

@@ -1,11 +1,9 @@
-//! Between what the domain says and what the table holds: sealing on the way in, opening on the
-//! way out.
+//! Sealing: from what the domain says to what the table holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aggregates::upcast::{self, UpcastError};
-use aggregates::{AnyEvent, Content, Metadata, Purpose, Recorded, StreamId, UserId, registry};
+use aggregates::{Purpose, StreamId, UserId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,7 +11,7 @@ use super::append::{Class, RequiredKey, SealedEvent, SealedMember, SealedStream}
 use super::member::{
     AppendError, Member, NewEvent, StreamChange, SubjectChange, SubjectChangeKind,
 };
-use super::read::{RawEvent, ReadError};
+use super::read::ReadError;
 use super::subjects::Subjects;
 use crate::keys::{KeyError, KeyStatus, Keyring, SubjectKey, SubjectKeyRef};
 use crate::sealing::{Aad, EventContent, EventContext, LeafInput};
@@ -23,9 +21,9 @@ const MAX_PAYLOAD: usize = 1 << 20;
 
 /// What stays readable of a personal event's payload: which key seals it.
 #[derive(Serialize, Deserialize)]
-struct Envelope {
-    v: u8,
-    k: Uuid,
+pub(super) struct Envelope {
+    pub(super) v: u8,
+    pub(super) k: Uuid,
 }
 
 /// Seals and opens for one log.
@@ -174,118 +172,6 @@ impl Sealer {
             class: Class::of(&stream.aggregate_type),
         })
     }
-
-    /// Opens a stored event, upcasts it and gives it its type.
-    ///
-    /// # Errors
-    /// [`ReadError::Corrupt`] for bytes that do not open or decode, [`ReadError::Newer`] for what
-    /// only a newer program can read, [`ReadError::Key`] for keys that are missing though nobody
-    /// destroyed them.
-    pub async fn open(&self, raw: RawEvent) -> Result<Recorded, ReadError> {
-        let content = match &raw.sealed {
-            Some(_) => self.open_sealed(&raw).await?,
-            None => {
-                let metadata = serde_json::from_str(&raw.metadata)
-                    .map_err(|_| corrupt(&raw, "its metadata does not decode"))?;
-                Some((raw.payload.clone(), metadata, Vec::new()))
-            }
-        };
-        let content = match content {
-            Some((payload, metadata, blob)) => {
-                let event = decode(&raw, &payload, &blob)?;
-                Content::Open { event: Box::new(event), metadata }
-            }
-            None => Content::Shredded,
-        };
-        Ok(Recorded {
-            position: raw.position,
-            committed_ms: raw.committed_ms,
-            event_id: raw.event_id,
-            stream: raw.stream,
-            sequence: raw.sequence,
-            user: raw.user,
-            event_type: raw.event_type,
-            recorded_at_ms: raw.recorded_at_ms,
-            content,
-        })
-    }
-
-    /// Payload, metadata and packed part of a personal event; none where its key was destroyed.
-    async fn open_sealed(
-        &self,
-        raw: &RawEvent,
-    ) -> Result<Option<(String, Metadata, Vec<u8>)>, ReadError> {
-        let envelope: Envelope = serde_json::from_str(&raw.payload)
-            .map_err(|_| corrupt(raw, "its envelope does not decode"))?;
-        let Some(entry) = registry::find(&raw.event_type) else {
-            let event_type = raw.event_type.clone();
-            return Err(not_lifted(raw, UpcastError::Unknown { event_type }));
-        };
-        let Some(purpose) = entry.purpose else {
-            return Err(corrupt(raw, "its type is not a personal one"));
-        };
-        let mut reference = self.subjects.of(raw.user).await?.by_id(envelope.k);
-        if reference.is_none() {
-            reference = self.subjects.fresh(raw.user).await?.by_id(envelope.k);
-        }
-        let Some(reference) = reference else {
-            return Err(KeyError::Missing { key_id: envelope.k }.into());
-        };
-        let key = match self.keyring.fetch(&reference).await {
-            Ok(key) => key,
-            Err(KeyError::Shredded { .. }) => return Ok(None),
-            Err(KeyError::Missing { key_id }) => {
-                // Destroyed a moment ago, perhaps: the log decides, not the key store.
-                let now = self.subjects.fresh(raw.user).await?.by_id(key_id);
-                match now {
-                    Some(now) if now.status == KeyStatus::Destroyed => {
-                        return Ok(None);
-                    }
-                    _ => return Err(KeyError::Missing { key_id }.into()),
-                }
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let aad = Aad::event(&EventContext {
-            log_id: self.log_id,
-            event_id: raw.event_id,
-            stream: &raw.stream,
-            sequence: raw.sequence,
-            event_type: &raw.event_type,
-            event_version: &raw.event_version,
-            user: raw.user,
-            purpose,
-            key_id: envelope.k,
-        });
-        let bytes = key
-            .sealing()
-            .open(&aad, raw.sealed.as_deref().unwrap_or_default())
-            .map_err(|_| corrupt(raw, "its seal does not open"))?;
-        let content = EventContent::from_bytes(&bytes)
-            .map_err(|_| corrupt(raw, "its sealed content is malformed"))?;
-        let metadata = Metadata::join(&raw.metadata, &content.metadata)
-            .ok_or_else(|| corrupt(raw, "its metadata does not decode"))?;
-        Ok(Some((content.payload, metadata, content.blob)))
-    }
-
-    /// Opens a stream's sealed state.
-    ///
-    /// # Errors
-    /// [`ReadError::Corrupt`], [`ReadError::Key`].
-    pub async fn open_state(
-        &self,
-        stream: &StreamId,
-        user: UserId,
-        sequence: i64,
-        purpose: Purpose,
-        sealed: &[u8],
-    ) -> Result<Vec<u8>, ReadError> {
-        let key = self.key(user, purpose).await?;
-        key.sealing().open(&Aad::state(stream, sequence), sealed).map_err(|_| ReadError::Corrupt {
-            position: 0,
-            reason: format!("the state of a {} does not open", stream.aggregate_type),
-        })
-    }
 }
 
 /// The keys one member is sealed with, and thereby depends on.
@@ -345,27 +231,4 @@ impl<'a> WritingKeys<'a> {
             })
             .collect()
     }
-}
-
-fn corrupt(raw: &RawEvent, reason: &str) -> ReadError {
-    ReadError::Corrupt { position: raw.position, reason: reason.to_owned() }
-}
-
-/// Why an event cannot be lifted: this program is too old for it, or it is damaged.
-fn not_lifted(raw: &RawEvent, error: UpcastError) -> ReadError {
-    match error {
-        UpcastError::Unknown { .. } | UpcastError::Newer { .. } => {
-            ReadError::Newer { position: raw.position, source: error }
-        }
-        UpcastError::Hole { .. } | UpcastError::Payload { .. } => corrupt(raw, &error.to_string()),
-    }
-}
-
-fn decode(raw: &RawEvent, payload: &str, blob: &[u8]) -> Result<AnyEvent, ReadError> {
-    let version =
-        raw.event_version.parse().map_err(|_| corrupt(raw, "its version is no number"))?;
-    let upcast = upcast::to_current(&raw.event_type, version, payload)
-        .map_err(|error| not_lifted(raw, error))?;
-    AnyEvent::decode(&raw.event_type, &upcast, blob)
-        .map_err(|error| corrupt(raw, &error.to_string()))
 }

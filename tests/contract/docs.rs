@@ -74,7 +74,9 @@ fn every_setting_is_documented() {
 /// Links between pages lead somewhere.
 #[test]
 fn relative_links_have_targets() {
-    for name in ["architecture.md", "privacy.md", "adding.md", "operations.md", "api.md"] {
+    for name in
+        ["architecture.md", "privacy.md", "adding.md", "operations.md", "api.md", "replay.md"]
+    {
         for link in page(name).split("](").skip(1) {
             let target = link.split([')', '#']).next().unwrap();
             if target.is_empty() || target.contains("://") {

@@ -79,6 +79,27 @@ fn an_operator_imports_looks_and_verifies() {
 
     let verified = &operator.json(0, &["verify", "all", "--json"])[0];
     assert_eq!(verified["ok"], true, "{verified}");
+    let replay = |as_of: &str, into: &str| {
+        let arguments = ["replay", "--as-of", as_of, "--into", into, "--json"];
+        operator.json(0, &arguments).remove(0)
+    };
+    let head = position(status);
+    let now = replay(&head.to_string(), "now");
+    let rollup = |of: &Value| {
+        let models = of["models"].as_array().unwrap().iter();
+        models.clone().find(|one| one["model"] == "health-rollup").unwrap()["rows"].clone()
+    };
+    assert!(rollup(&now).as_u64() > Some(0), "{now}");
+    let committed_at = now["committed_at"].as_str().unwrap();
+    assert_eq!(replay(committed_at, "then")["position"], head, "the time of the head is the head");
+    assert_eq!(rollup(&replay("1", "early")), 0);
+    let ahead = (head + 100).to_string();
+    let wrong =
+        [("1", "now"), ("1", "live"), ("1", "P"), (&*ahead, "x"), ("2999-01-01T00:00:00Z", "x")];
+    for (as_of, into) in wrong {
+        operator.refused(1, &["replay", "--as-of", as_of, "--into", into]);
+    }
+
     let healthy = &operator.json(0, &["doctor", "--json"])[0];
     assert_eq!(healthy["ok"], true, "{healthy}");
 

@@ -12,5 +12,6 @@ mod keys;
 mod log;
 mod order;
 mod projector;
+mod scan;
 mod verify;
 mod world;

@@ -6,6 +6,8 @@ mod generations;
 mod pages;
 #[path = "projector/poison.rs"]
 mod poison;
+#[path = "projector/replay.rs"]
+mod replay;
 #[path = "projector/world.rs"]
 mod world;
 

@@ -66,6 +66,70 @@ async fn changed_bytes_are_found_wherever_they_are() {
     }
 }
 
+/// Every column of every row, one at a time: what was changed is found, and where.
+#[tokio::test]
+async fn no_column_of_any_event_changes_unnoticed() {
+    // `committed_ms` is outside the leaf: it is held by the order of times and by stream heads.
+    let columns = [
+        ("aggregate_type", "aggregate_type || 'x'"),
+        ("aggregate_id", "aggregate_id || 'x'"),
+        ("sequence", "sequence + 1000"),
+        ("event_type", "event_type || 'x'"),
+        ("event_version", "event_version || '0'"),
+        ("payload", "(payload::text || ' ')::json"),
+        ("metadata", "(metadata::text || ' ')::json"),
+        ("position", "position + 1000"),
+        ("event_id", "gen_random_uuid()"),
+        ("user_id", "gen_random_uuid()"),
+        ("recorded_at", "recorded_at + interval '1 ms'"),
+        ("committed_ms", "committed_ms + 3600000"),
+        ("committed_ms", "committed_ms - 3600000"),
+        ("sealed", "coalesce(sealed, '') || '\\x00'"),
+        ("sealed", "CASE WHEN sealed IS NULL THEN '\\x01'::bytea END"),
+        ("leaf_hash", "sha256(leaf_hash)"),
+    ];
+    let all: Vec<String> = {
+        let world = World::new().await;
+        sqlx::query_scalar(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = 'events'::regclass \
+             AND attnum > 0 AND NOT attisdropped",
+        )
+        .fetch_all(&world.database.pool())
+        .await
+        .unwrap()
+    };
+    for column in &all {
+        assert!(columns.iter().any(|(name, _)| name == column), "{column} is not tried");
+    }
+
+    let world = world().await;
+    tamper(&world, "CREATE TABLE kept AS SELECT * FROM events").await;
+    for position in 1..=9 {
+        for (column, value) in columns {
+            let change =
+                format!("UPDATE events SET {column} = {value} WHERE position = {position}");
+            tamper(&world, &change).await;
+            let report = verify_log(&world.store, 1, 20, |_| {}).await.unwrap();
+            let found = kinds(&report.faults);
+            let named = |&(at, _): &(Option<i64>, &str)| {
+                // A time that is too late makes the next event the first that is out of order,
+                // unless it is the last of its stream.
+                at == Some(position) || (column == "committed_ms" && at == Some(position + 1))
+            };
+            // Nothing comes before the first event that could be later than it.
+            let unknowable = column == "committed_ms" && position == 1 && value.contains('-');
+            assert!(found.iter().any(named) || unknowable, "{position}: {change}: {found:?}");
+            let restore = format!(
+                "DELETE FROM events WHERE position IN ({position}, {position} + 1000);
+                 INSERT INTO events SELECT * FROM kept WHERE position = {position}"
+            );
+            tamper(&world, &restore).await;
+        }
+    }
+    let report = verify_log(&world.store, 1, 20, |_| {}).await.unwrap();
+    assert_eq!(report.faults.first, [], "all is as it was");
+}
+
 #[tokio::test]
 async fn missing_events_and_wrong_heads_are_found() {
     let gap = found_after("DELETE FROM events WHERE position = 2").await;
@@ -75,7 +139,8 @@ async fn missing_events_and_wrong_heads_are_found() {
     let head = found_after("DELETE FROM streams WHERE position = 7").await;
     assert_eq!(head, [(Some(7), "stream_head".to_owned())]);
     let late = found_after("UPDATE events SET committed_ms = 1 WHERE position = 7").await;
-    assert_eq!(late, [(Some(7), "time".to_owned())]);
+    let time = (Some(7), "time".to_owned());
+    assert_eq!(late, [time.clone(), time], "out of order, and not what the stream's head says");
 }
 
 #[tokio::test]
@@ -85,6 +150,7 @@ async fn what_is_kept_beside_the_log_is_checked_against_it() {
         &world,
         "UPDATE subjects SET status = 1 WHERE status > 1;
          UPDATE user_heads SET pos_other = 99 WHERE pos_session = 7;
+         DELETE FROM user_heads WHERE pos_session <> 7;
          UPDATE streams SET position = 8 WHERE position = 7;
          INSERT INTO receipts VALUES (gen_random_uuid(), 'push', 'h', NULL, '{}', 99, 0);
          INSERT INTO receipts VALUES (gen_random_uuid(), 'push', 'h', NULL, '{}', 7, 0);
@@ -93,6 +159,15 @@ async fn what_is_kept_beside_the_log_is_checked_against_it() {
     .await;
     let report = verify_bookkeeping(&world.store, 10).await.unwrap();
     let kinds: Vec<&str> = report.faults.first.iter().map(|fault| fault.kind).collect();
-    let expected = ["receipt", "receipt", "reservation", "stream_head", "user_head", "subject"];
+    let expected = [
+        "receipt",
+        "receipt",
+        "reservation",
+        "stream_head",
+        "user_head",
+        "user_head",
+        "user_head",
+        "subject",
+    ];
     assert_eq!(kinds, expected);
 }

@@ -10,7 +10,13 @@ use crate::store::{ReadError, Store};
 
 /// Kind of fault, what it means, and the query for it; `$1` is how many rows are wanted. A row is
 /// a place in the log, or null, and an id.
-pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
+pub(crate) const CHECKS: [(&str, &str, &str); 8] = [
+    (
+        "head",
+        "an event lies behind the head of the log",
+        "SELECT position, user_id::text FROM events \
+         WHERE position > (SELECT h.position FROM log_head h) ORDER BY position LIMIT $1",
+    ),
     (
         "receipt",
         "a receipt points behind the head of the log",
@@ -48,6 +54,25 @@ pub(crate) const CHECKS: [(&str, &str, &str); 6] = [
         "SELECT greatest(pos_health, pos_session, pos_other), user_id::text FROM user_heads \
          WHERE greatest(pos_health, pos_session, pos_other) \
                > (SELECT h.position FROM log_head h) LIMIT $1",
+    ),
+    (
+        // A batch that changed nothing moves nobody: `pos_health` may lag behind such batches.
+        "user_head",
+        "a person's head is not where their events end",
+        "SELECT coalesce(l.everybody, u.pos_other), coalesce(l.user_id, u.user_id)::text \
+         FROM (SELECT e.user_id, max(e.position) AS everybody, \
+                      max(e.position) FILTER (WHERE e.aggregate_type = 'health_batch') AS health, \
+                      max(e.position) FILTER (WHERE e.aggregate_type = 'session') AS session, \
+                      max(e.position) FILTER (WHERE e.aggregate_type = 'subject') AS subject, \
+                      max(e.position) FILTER (WHERE e.aggregate_type \
+                          NOT IN ('health_batch', 'session', 'subject')) AS other \
+                 FROM events e GROUP BY e.user_id) l \
+         FULL JOIN user_heads u ON u.user_id = l.user_id \
+         WHERE u.user_id IS NULL OR l.user_id IS NULL \
+            OR u.pos_session <> coalesce(greatest(l.session, l.subject), 0) \
+            OR u.pos_other <> coalesce(greatest(l.other, l.subject), 0) \
+            OR u.pos_health < coalesce(l.subject, 0) \
+            OR u.pos_health > coalesce(greatest(l.health, l.subject), 0) LIMIT $1",
     ),
     (
         "subject",

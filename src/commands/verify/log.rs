@@ -1,19 +1,28 @@
 //! The log against itself, from its stored bytes alone: no key is needed.
 //!
-//! Two passes over a fixed head, both in pages by key, both in constant memory. Events in the order
-//! of positions: dense positions, times that never decrease, leaf hashes, known types. Events in
-//! the order of streams: dense sequences that rise with positions, one owner, and a stream head
-//! that agrees with the last event. Appends may go on meanwhile; they lie beyond the head.
+//! Two passes over a fixed head, both by pages, both in constant memory. Events in the order of
+//! positions: dense positions, times that never decrease, leaf hashes, known types. Events in the
+//! order of streams: dense sequences that rise with positions, one owner, and a stream head that
+//! agrees with the last event. Appends may go on meanwhile; they lie beyond the head.
+//!
+//! A leaf covers all columns of its event but the position, which is its place in the tree, and
+//! `committed_ms`, which is given under the head lock. A changed time is found where it breaks the
+//! order of times or is that of a stream's last event.
+
+use std::pin::pin;
 
 use aggregates::{Purpose, StreamId, UserId, registry};
+use futures_util::TryStreamExt;
 use serde::Serialize;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use super::Faults;
 use crate::sealing::LeafInput;
-use crate::store::read::{self, PAGE};
-use crate::store::{Filter, Head, RawEvent, ReadError, Store};
+use crate::store::page::{Leaves, RawPage};
+use crate::store::read;
+use crate::store::scan::computed;
+use crate::store::{EventRow, Filter, Head, ReadError, Store};
 
 /// Rows of the second pass are small.
 const STREAM_PAGE: i64 = 10_000;
@@ -21,7 +30,8 @@ const STREAM_PAGE: i64 = 10_000;
 /// Events in the order of their streams, each with its stream's head. What was erased is asked for
 /// only where a head is missing.
 pub(crate) const BY_STREAM: &str = "SELECT e.aggregate_type, e.aggregate_id, e.sequence, \
-     e.position, e.user_id, e.event_type, s.sequence, s.position, s.user_id, \
+     e.position, e.user_id, e.event_type, e.committed_ms, s.sequence, s.position, s.user_id, \
+     s.committed_ms, \
      CASE WHEN s.position IS NULL THEN ARRAY(SELECT j.purpose FROM subjects j \
           WHERE j.user_id = e.user_id AND j.status > 1) ELSE '{}' END \
      FROM events e LEFT JOIN streams s \
@@ -55,17 +65,18 @@ pub async fn verify_log(
     let head = store.head().await?;
     let from = from.max(1);
     let before = match from {
-        1 => None,
-        _ => page(store, from - 2, from - 1).await?.pop(),
+        1 => i64::MIN,
+        _ => committed_at(store, from - 1).await?.unwrap_or(i64::MIN),
     };
-    let mut order = OrderCheck::starting(from, before.as_ref(), keep);
-    let mut after = from - 1;
-    while after < head.position {
-        let events = page(store, after, head.position).await?;
-        let Some(last) = events.last() else { break };
-        after = last.position;
+    let mut order = OrderCheck::starting(from, before, keep);
+    let look_at_all = |_, page: RawPage| async {
+        computed(move || page.rows().map(|row| Ok(look(&row?))).collect::<Result<Vec<_>, _>>())
+            .await
+    };
+    let mut pages = pin!(store.scan_raw(from - 1, head.position, Leaves::With, look_at_all));
+    while let Some(events) = pages.try_next().await? {
         progress(events.len() as u64);
-        for event in &events {
+        for event in events {
             order.event(event);
         }
     }
@@ -95,8 +106,30 @@ pub async fn verify_log(
     Ok(LogReport { from, to: head.position, events, streams, faults })
 }
 
-async fn page(store: &Store, after: i64, upto: i64) -> Result<Vec<RawEvent>, ReadError> {
-    Ok(read::raw_page(store.pool(), after, upto, PAGE, &Filter::default()).await?)
+async fn committed_at(store: &Store, position: i64) -> Result<Option<i64>, ReadError> {
+    let all = Filter::default();
+    let found = read::raw_page(store.pool(), position - 1, position, 1, &all).await?;
+    Ok(found.first().map(|event| event.committed_ms))
+}
+
+/// What one event shows by itself.
+#[derive(Clone, Debug)]
+struct Seen {
+    position: i64,
+    committed_ms: i64,
+    /// Whether its bytes give its leaf hash.
+    sound: bool,
+    /// What the registry has against it.
+    strange: Option<String>,
+}
+
+fn look(event: &EventRow<'_>) -> Seen {
+    Seen {
+        position: event.position,
+        committed_ms: event.committed_ms,
+        sound: leaf(event) == event.leaf,
+        strange: strange(event),
+    }
 }
 
 /// The first pass.
@@ -108,24 +141,24 @@ struct OrderCheck {
 }
 
 impl OrderCheck {
-    fn starting(from: i64, before: Option<&RawEvent>, keep: usize) -> Self {
-        let last_ms = before.map_or(i64::MIN, |event| event.committed_ms);
+    fn starting(from: i64, last_ms: i64, keep: usize) -> Self {
         Self { next: from, last_ms, events: 0, faults: Faults::keeping(keep) }
     }
 
-    fn event(&mut self, event: &RawEvent) {
+    fn event(&mut self, event: Seen) {
         let at = event.position;
         if at != self.next {
             let detail = format!("positions {} to {} are missing", self.next, at - 1);
             self.faults.add(self.next, "gap", detail);
         }
         if event.committed_ms < self.last_ms {
-            self.faults.add(at, "time", "it was committed before the event ahead of it");
+            let detail = format!("it was committed before the event ahead of it, at {}", at - 1);
+            self.faults.add(at, "time", detail);
         }
-        if leaf(event) != event.leaf[..] {
+        if !event.sound {
             self.faults.add(at, "leaf", "its bytes do not give its leaf hash");
         }
-        if let Some(detail) = strange(event) {
+        if let Some(detail) = event.strange {
             self.faults.add(at, "type", detail);
         }
         self.next = at + 1;
@@ -145,38 +178,38 @@ impl OrderCheck {
     }
 }
 
-fn leaf(event: &RawEvent) -> [u8; 32] {
+fn leaf(event: &EventRow<'_>) -> [u8; 32] {
     LeafInput {
         event_id: event.event_id,
-        aggregate_type: &event.stream.aggregate_type,
-        aggregate_id: &event.stream.aggregate_id,
+        aggregate_type: event.aggregate_type,
+        aggregate_id: event.aggregate_id,
         sequence: event.sequence,
-        event_type: &event.event_type,
-        event_version: &event.event_version,
+        event_type: event.event_type,
+        event_version: event.event_version,
         user: event.user,
         recorded_at_ms: event.recorded_at_ms,
-        payload: &event.payload,
-        metadata: &event.metadata,
-        sealed: event.sealed.as_deref().unwrap_or_default(),
+        payload: event.payload,
+        metadata: event.metadata,
+        sealed: event.sealed.unwrap_or_default(),
     }
     .hash()
 }
 
 /// What the registry has against an event.
-fn strange(event: &RawEvent) -> Option<String> {
-    let name = &event.event_type;
+fn strange(event: &EventRow<'_>) -> Option<String> {
+    let name = event.event_type;
     let Some(entry) = registry::find(name) else {
         return Some(format!("{name} is not a known event type"));
     };
-    if entry.aggregate != event.stream.aggregate_type {
-        let aggregate = &event.stream.aggregate_type;
+    if entry.aggregate != event.aggregate_type {
+        let aggregate = event.aggregate_type;
         return Some(format!("{name} does not belong in a stream of {aggregate}"));
     }
     match event.event_version.parse::<u32>() {
         Ok(version) if (1..=entry.version).contains(&version) => {}
         _ => return Some(format!("{name} has no version {}", event.event_version)),
     }
-    match (entry.purpose, &event.sealed) {
+    match (entry.purpose, event.sealed) {
         (Some(_), None) => Some(format!("{name} is personal and not sealed")),
         (None, Some(_)) => Some(format!("{name} is not personal and yet sealed")),
         _ => None,
@@ -191,6 +224,7 @@ struct Step {
     position: i64,
     user: UserId,
     event_type: String,
+    committed_ms: i64,
     head: Option<StepHead>,
     /// Purposes of the owner whose keys are destroyed; only where there is no head.
     erased: Vec<String>,
@@ -201,18 +235,20 @@ struct StepHead {
     sequence: i64,
     position: i64,
     user: UserId,
+    committed_ms: i64,
 }
 
 impl Step {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let sequence: Option<i64> = row.try_get(6)?;
-        let position: Option<i64> = row.try_get(7)?;
-        let user: Option<uuid::Uuid> = row.try_get(8)?;
-        let head = match (sequence, position, user) {
-            (Some(sequence), Some(position), Some(user)) => {
-                Some(StepHead { sequence, position, user: UserId(user) })
-            }
-            _ => None,
+        let sequence: Option<i64> = row.try_get(7)?;
+        let head = match sequence {
+            Some(sequence) => Some(StepHead {
+                sequence,
+                position: row.try_get(8)?,
+                user: UserId(row.try_get(9)?),
+                committed_ms: row.try_get(10)?,
+            }),
+            None => None,
         };
         Ok(Self {
             stream: StreamId { aggregate_type: row.try_get(0)?, aggregate_id: row.try_get(1)? },
@@ -220,8 +256,9 @@ impl Step {
             position: row.try_get(3)?,
             user: UserId(row.try_get(4)?),
             event_type: row.try_get(5)?,
+            committed_ms: row.try_get(6)?,
             head,
-            erased: row.try_get(9)?,
+            erased: row.try_get(11)?,
         })
     }
 
@@ -298,6 +335,9 @@ impl StreamCheck {
                 );
                 self.faults.add(at, "stream_head", detail);
             }
+            Some(head) if head.committed_ms != last.committed_ms => {
+                self.faults.add(at, "time", "the head of its stream has another time");
+            }
             Some(_) => {}
         }
     }
@@ -315,6 +355,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::store::RawEvent;
 
     fn event(position: i64) -> RawEvent {
         let mut event = RawEvent {
@@ -332,7 +373,7 @@ mod tests {
             sealed: None,
             leaf: Vec::new(),
         };
-        event.leaf = leaf(&event).to_vec();
+        event.leaf = leaf(&event.row()).to_vec();
         event
     }
 
@@ -346,8 +387,8 @@ mod tests {
     }
 
     fn first_pass(events: &[RawEvent], upto: i64) -> Vec<(Option<i64>, &'static str)> {
-        let mut check = OrderCheck::starting(1, None, 10);
-        events.iter().for_each(|event| check.event(event));
+        let mut check = OrderCheck::starting(1, i64::MIN, 10);
+        events.iter().for_each(|event| check.event(look(&event.row())));
         kinds(&check.finish(&head(upto)).1)
     }
 
@@ -379,7 +420,7 @@ mod tests {
         let with = |change: fn(&mut RawEvent)| {
             let mut event = event(1);
             change(&mut event);
-            event.leaf = leaf(&event).to_vec();
+            event.leaf = leaf(&event.row()).to_vec();
             first_pass(&[event], 1)
         };
         let strange = [(Some(1), "type")];
@@ -402,7 +443,8 @@ mod tests {
             position,
             user,
             event_type: "session.started".to_owned(),
-            head: Some(StepHead { sequence: 2, position: 5, user }),
+            committed_ms: 7,
+            head: Some(StepHead { sequence: 2, position: 5, user, committed_ms: 7 }),
             erased: Vec::new(),
         }
     }
@@ -432,6 +474,9 @@ mod tests {
         let mut ahead = step("a", 1, 3);
         ahead.head = ahead.head.map(|head| StepHead { position: 10, ..head });
         assert_eq!(second_pass(vec![ahead]), [], "moved on after the check began");
+        let mut late = step("a", 2, 5);
+        late.committed_ms = 8;
+        assert_eq!(second_pass(vec![step("a", 1, 3), late]), [(Some(5), "time")]);
         let mut erased = step("a", 1, 3);
         erased.head = None;
         assert_eq!(second_pass(vec![erased.clone()]), [(Some(3), "stream_head")]);
