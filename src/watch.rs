@@ -22,11 +22,16 @@ const EVERY: Duration = Duration::from_secs(5);
 const LATE_S: i64 = 60;
 
 /// What to do when a condition does not hold: its name, what is wrong, and the way out.
-pub const ACTIONS: [(&str, &str, &str); 6] = [
+pub const ACTIONS: [(&str, &str, &str); 7] = [
     (
         "log",
         "the log's database cannot be used",
         "bring Postgres back, or let it be the primary again; phones keep their data and repeat",
+    ),
+    (
+        "disk",
+        "the log's disk is full",
+        "make room where Postgres keeps its data: retired generations and write-ahead log take most",
     ),
     (
         "appends",

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::append::{self, SealedMember};
 use super::member::{AppendError, Outcome};
+use super::trouble::Trouble;
 use super::wake::Waker;
 
 /// Members of one call. Past this the call's own time outweighs what sharing an fsync saves.
@@ -40,9 +41,9 @@ pub(crate) struct Appender {
 
 impl Appender {
     /// Starts the task on a pool of its own (one connection each for the two lanes it uses).
-    pub fn start(pool: PgPool, waker: Waker) -> Self {
+    pub fn start(pool: PgPool, waker: Waker, trouble: Trouble) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(run(pool, waker, waiting));
+        tokio::spawn(run(Connection { pool, held: None }, waker, trouble, waiting));
         Self { queue }
     }
 
@@ -58,8 +59,12 @@ impl Appender {
     }
 }
 
-async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
-    let mut connection = Connection { pool, held: None };
+async fn run(
+    mut connection: Connection,
+    waker: Waker,
+    trouble: Trouble,
+    mut queue: mpsc::Receiver<Waiting>,
+) {
     let mut backlog: VecDeque<Waiting> = VecDeque::new();
     loop {
         if backlog.is_empty() {
@@ -81,7 +86,7 @@ async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
         refuse_stale(&mut backlog);
         let batch = take_disjoint(&mut backlog);
         if !batch.is_empty() {
-            write(&mut connection, &waker, batch).await;
+            write(&mut connection, &waker, &trouble, batch).await;
         }
     }
 }
@@ -200,7 +205,12 @@ impl Connection {
 }
 
 /// Writes one batch and answers its members.
-async fn write(connection: &mut Connection, waker: &Waker, batch: Vec<Waiting>) {
+async fn write(
+    connection: &mut Connection,
+    waker: &Waker,
+    trouble: &Trouble,
+    batch: Vec<Waiting>,
+) {
     let oldest = batch.iter().map(|waiting| waiting.since).min();
     let members: Vec<&SealedMember> = batch.iter().map(|waiting| &waiting.member).collect();
     metrics::histogram!(crate::metrics::APPEND_GROUP_SIZE).record(count(members.len()));
@@ -227,12 +237,11 @@ async fn write(connection: &mut Connection, waker: &Waker, batch: Vec<Waiting>) 
             // One of them is malformed: find it without failing its neighbours.
             tracing::error!(members = batch.len(), error = %error, "append refused; retrying one by one");
             for waiting in batch {
-                Box::pin(write(connection, waker, vec![waiting])).await;
+                Box::pin(write(connection, waker, trouble, vec![waiting])).await;
             }
         }
         Err(cause) => {
-            tracing::error!(cause = %cause, members = batch.len(), "append failed");
-            let error = classify(cause);
+            let error = trouble.tell("fast", batch.len(), cause);
             for waiting in batch {
                 let _ = waiting.answer.send(Err(error.clone()));
             }
@@ -270,12 +279,10 @@ fn is_passing(code: Option<&str>) -> bool {
 /// The caller's view of a database error.
 pub(crate) fn classify(error: sqlx::Error) -> AppendError {
     match &error {
-        sqlx::Error::Database(database) if !is_passing(database.code().as_deref()) => {
-            AppendError::Internal(Arc::new(error))
-        }
         sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
             AppendError::Internal(Arc::new(error))
         }
+        _ if is_refusal(&error) => AppendError::Internal(Arc::new(error)),
         _ => AppendError::Unavailable,
     }
 }

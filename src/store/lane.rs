@@ -21,7 +21,6 @@ use tracing::Instrument;
 
 use super::Store;
 use super::append::{self, Class, HealthWrites};
-use super::appender::classify;
 use super::member::{AppendError, Member, Outcome};
 use super::read::ReadError;
 use super::trouble;
@@ -145,10 +144,7 @@ impl UserLane {
         let connection = self.connection.as_mut().ok_or(AppendError::Unavailable)?;
         let started = Instant::now();
         let called = append::call(connection, &[&sealed], health.as_ref()).await;
-        let outcomes = called.map_err(|error| {
-            tracing::error!(%error, "append in the slow lane failed");
-            classify(error)
-        })?;
+        let outcomes = called.map_err(|cause| self.store.trouble.tell("slow", 1, cause))?;
         metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "slow")
             .record(started.elapsed().as_secs_f64());
         let outcome = outcomes.into_iter().next().ok_or(AppendError::Unavailable)?;

@@ -104,10 +104,10 @@ impl Store {
         let waker = wake::Waker::start(pool.clone());
         let subjects = Subjects::new(pool.clone());
         let sealer = Sealer { log_id: head.log_id, keyring, subjects };
-        let appender = appender::Appender::start(appends, waker.clone());
+        let trouble = trouble::Trouble::default();
+        let appender = appender::Appender::start(appends, waker.clone(), trouble.clone());
         let gate = lane::Gate::new(&pool);
         let loader = loader::Loader::start(&pool);
-        let trouble = trouble::Trouble::default();
         let epoch = head.epoch;
         Ok(Self { pool, appender, sealer, waker, gate, trouble, loader, epoch })
     }

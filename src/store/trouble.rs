@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 use tracing::Span;
 use tracing::field::Empty;
 
+use super::appender::classify;
 use super::member::{AppendError, Member, Outcome};
 
 /// How long a failure counts when no append has been tried since.
 const REMEMBERED: Duration = Duration::from_secs(30);
+
+const REPORT: &str = "report it with this line; nobody else's appends are affected";
+const LOOK: &str = "look for a full disk and for locks on the log's server";
 
 /// The last failure since the last success. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -22,16 +26,31 @@ pub(crate) struct Trouble(Arc<Mutex<Option<Instant>>>);
 impl Trouble {
     /// Takes note of what became of an append.
     pub fn note(&self, result: &Result<Outcome, AppendError>) {
-        let failed = match result {
-            Ok(_) => false,
-            Err(AppendError::Unavailable | AppendError::Internal(_)) => true,
-            // Nothing was tried.
-            Err(_) => return,
-        };
-        if failed {
+        if let Err(AppendError::Unavailable | AppendError::Internal(_)) = result {
             metrics::counter!(crate::metrics::APPEND_FAILURES).increment(1);
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failed.then(Instant::now);
+        let last = match result {
+            Ok(_) => None,
+            Err(AppendError::Unavailable) => Some(Instant::now()),
+            // One person's statement was refused, or nothing was tried: that says nothing of others.
+            Err(_) => return,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    }
+
+    /// What a failed call is to its callers, after a line that says why. While the log is known to
+    /// take nothing the line is for debugging: the first one said so, and many would follow.
+    pub fn tell(&self, lane: &'static str, members: usize, cause: sqlx::Error) -> AppendError {
+        let told = cause.to_string();
+        let error = classify(cause);
+        let defect = matches!(error, AppendError::Internal(_));
+        if !defect && self.is_there() {
+            tracing::debug!(lane, members, cause = told, "append failed");
+        } else {
+            let action = if defect { REPORT } else { LOOK };
+            tracing::error!(lane, members, cause = told, action, "append failed");
+        }
+        error
     }
 
     /// Whether the last append failed, not long ago.
@@ -58,4 +77,27 @@ pub(super) fn record(span: &Span, result: &Result<Outcome, AppendError>) {
         span.record("position", last);
     }
     span.in_scope(|| tracing::debug!(outcome = ?result.as_ref().ok(), "append answered"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> AppendError {
+        AppendError::Internal(Arc::new(sqlx::Error::PoolClosed))
+    }
+
+    #[test]
+    fn only_a_log_that_takes_nothing_is_trouble() {
+        let trouble = Trouble::default();
+        trouble.note(&Err(refused()));
+        trouble.note(&Err(AppendError::TooLarge("")));
+        assert!(!trouble.is_there(), "one person's defect is no reason to serve nobody");
+        trouble.note(&Err(AppendError::Unavailable));
+        assert!(trouble.is_there());
+        trouble.note(&Err(refused()));
+        assert!(trouble.is_there(), "nor does it say that the log takes anything");
+        trouble.note(&Ok(Outcome::Duplicate));
+        assert!(!trouble.is_there());
+    }
 }
