@@ -7,9 +7,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tidemark::ids;
+use tidemark::projector::service::Projectors;
 
+use crate::erasure::caught_up;
 use crate::rest::{MINUTE, call, get, iso, now, ok};
-use crate::support::connect;
+use crate::support::{connect, verified};
 use crate::world::{Answer, Person, World};
 
 /// In this time everybody has an answer: twice what a statement waits for a lock, and some for a
@@ -61,6 +63,14 @@ async fn rows(db: &mut PgConnection) -> Vec<i64> {
     sqlx::query_scalar(query).fetch_one(db).await.unwrap()
 }
 
+/// What came of it is whole: log, state and read models agree.
+async fn whole(world: &World) {
+    let projectors = Projectors::start(&world.app.read_pool, &world.app.source());
+    caught_up(world).await;
+    projectors.stop().await;
+    verified(&world.app).await;
+}
+
 /// 503 with a time to come back, or, for an item of a push, the same in its own words.
 fn come_back(answer: &Answer) {
     if answer.status == 200 {
@@ -107,6 +117,7 @@ async fn a_held_log_head_refuses_in_time_and_half_of_nothing_is_there() {
     }
     assert_eq!(rows(&mut looking).await[..2], after[..2]);
     assert_eq!(after[5], before[5] + 1, "one batch");
+    whole(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,6 +144,7 @@ async fn a_held_stream_refuses_its_owner_in_time_and_others_get_through() {
     held.rollback().await.unwrap();
     let hers = ok(call(&ann, Method::PATCH, "/users/me", json!({ "name": "ann" })).await);
     assert_eq!(hers["name"], "ann");
+    whole(&world).await;
 }
 
 /// A lane is held by the person's other upload, in another process.
@@ -155,4 +167,5 @@ async fn a_held_lane_refuses_uploads_of_that_person_only() {
     assert_eq!(accepted.status, 200, "{}", accepted.body);
     lane.release().await;
     assert_eq!(call(&ann, Method::POST, path, hers).await.status, 200);
+    whole(&world).await;
 }

@@ -13,7 +13,7 @@ use crate::crash::people::{Person, Shared};
 use crate::crash::{audit, begin, finish};
 use crate::dice::Dice;
 use crate::served::{Served, command};
-use crate::support::{DataDir, embedded_config};
+use crate::support::{DataDir, embedded_config, skip};
 
 const PEOPLE: usize = 4;
 const HOUR: i64 = 3600;
@@ -75,10 +75,7 @@ async fn clocks_may_jump_and_nothing_goes_back() {
     let clocks = match Clocks::make(&directory) {
         Ok(clocks) => clocks,
         Err(reason) => {
-            eprintln!(
-                "SKIPPED: nothing was shown about clocks, as none can be moved here: {reason}"
-            );
-            return;
+            return skip("clocks, as none can be moved here", &reason);
         }
     };
     let mut server = Served::start_as(clocks.command(&directory));

@@ -13,7 +13,7 @@ use crate::crash::people::{Person, Shared};
 use crate::crash::{audit, begin, finish};
 use crate::dice::Dice;
 use crate::served::{Client, Served, command, command_on, url};
-use crate::support::{DataDir, TestDatabase, connect, database, empty_database};
+use crate::support::{DataDir, TestDatabase, connect, database, empty_database, skip};
 
 const PEOPLE: usize = 3;
 
@@ -154,8 +154,7 @@ fn faults(mut program: Command) -> Vec<(String, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_log_is_whole_and_one_that_does_not_fit_its_keys_says_so() {
     if let Err(reason) = program("pg_dump").arg("--version").output() {
-        eprintln!("SKIPPED: nothing was shown about dumps, as pg_dump does not run here: {reason}");
-        return;
+        return skip("dumps, as pg_dump does not run here", &reason.to_string());
     }
     let mut original = Original::make().await;
     into_a_new_cluster(&mut original).await;

@@ -16,7 +16,14 @@ use std::{
 
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tempfile::TempDir;
+use tidemark::app::App;
+use tidemark::commands::verify::{
+    bookkeeping::verify_bookkeeping, log::verify_log, people::verify_people,
+};
 use tidemark::postgres::{Cluster, EmbeddedConfig, PoolSettings, pool};
+use tidemark::projector::compare;
+use tidemark::read_models::ReadModel;
+use tidemark::store::Store;
 
 #[allow(unused_imports, reason = "each test binary uses its own part of the support")]
 pub use shared::{TestDatabase, database, empty_database};
@@ -82,4 +89,33 @@ pub async fn connect(options: &PgConnectOptions) -> PgConnection {
 /// The same database as a URL, for a program of its own.
 pub fn url_of(options: &PgConnectOptions) -> String {
     sqlx::ConnectOptions::to_url_lossy(options).to_string()
+}
+
+/// Log and state agree, as `tidemark verify log` and `state` see it.
+pub async fn verified_log(store: &Store) {
+    let log = verify_log(store, 1, 20, |_| {}).await.expect("a report");
+    assert_eq!(log.faults.first, []);
+    let beside = verify_bookkeeping(store, 20).await.expect("a report");
+    assert_eq!(beside.faults.first, []);
+    let people = verify_people(store, 20, |_| {}).await.expect("a report");
+    assert_eq!(people.faults.first, []);
+}
+
+/// Log, state and read models agree, as `tidemark verify all` sees it. Projectors have caught up.
+pub async fn verified(app: &App) {
+    verified_log(&app.store).await;
+    for model in ReadModel::ALL {
+        let compared = compare::verify(&app.read_pool, &app.source(), model, |_| {}).await;
+        let compared = compared.expect("a comparison");
+        let troubles = (compared.differences.len(), compared.parked, compared.unsettled);
+        assert_eq!(troubles, (0, 0, 0), "{model:?}");
+    }
+}
+
+/// Says that a test shows nothing on this machine, and why. Where `TIDEMARK_TEST_NO_SKIP` is set
+/// everything must be at hand, and the test fails.
+pub fn skip(nothing_shown_about: &str, reason: &str) {
+    eprintln!("SKIPPED: nothing was shown about {nothing_shown_about}: {reason}");
+    let lenient = std::env::var_os("TIDEMARK_TEST_NO_SKIP").is_none_or(|value| value.is_empty());
+    assert!(lenient, "TIDEMARK_TEST_NO_SKIP is set, and {nothing_shown_about}: {reason}");
 }
