@@ -17,6 +17,7 @@ use crate::http::directory::Directory;
 use crate::http::rate::{Rate, RateClass, default_rates};
 use crate::http::readiness::SystemReadiness;
 use crate::http::state::{AppState, Limits};
+use crate::postgres::space::Room;
 use crate::projector::service::Projectors;
 use crate::{housekeeping, http, metrics, watch};
 
@@ -70,7 +71,11 @@ impl Server {
     async fn in_front_of(app: Arc<App>, config: &Config) -> Result<Self, ServeError> {
         let verifier = Arc::new(Verifier::new(issuers(config)?));
         let slot = Arc::default();
-        let readiness = SystemReadiness { app: Arc::clone(&slot), verifier: Arc::clone(&verifier) };
+        let readiness = SystemReadiness {
+            app: Arc::clone(&slot),
+            verifier: Arc::clone(&verifier),
+            room: Room::default(),
+        };
         let mut state = AppState::new(
             Arc::clone(&verifier),
             Arc::new(Directory(Arc::clone(&slot))),

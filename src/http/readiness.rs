@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::Verifier;
 use crate::clock;
 use crate::metrics::PROJECTOR_LAG_SECONDS;
-use crate::postgres::space;
+use crate::postgres::space::Room;
 use crate::read_models::ReadModel;
 
 /// A database that has not answered by then counts as down.
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct SystemReadiness {
     pub app: Arc<OnceLock<Arc<App>>>,
     pub verifier: Arc<Verifier>,
+    pub room: Room,
 }
 
 /// How far a read model is behind.
@@ -44,9 +45,10 @@ impl Readiness for SystemReadiness {
                 return vec![check("started", Err("the system is still starting".to_owned()))];
             };
             let keyring = app.store.sealer().keyring();
+            let fails = app.store.append_fails();
             let (log, disk, keys, projectors) = tokio::join!(
                 answered(app.store.is_writable()),
-                answered(space::check(app.store.pool())),
+                answered(self.room.check(app.store.pool(), fails)),
                 answered(keyring.check_master()),
                 answered(behind(app)),
             );
@@ -54,7 +56,7 @@ impl Readiness for SystemReadiness {
                 true => Ok(()),
                 false => Err("the database is read-only or a standby".to_owned()),
             });
-            let appends = match app.store.append_fails() {
+            let appends = match fails {
                 false => Ok(()),
                 true => Err("the last append failed".to_owned()),
             };

@@ -12,7 +12,9 @@ use tidemark::config::{Config, DatabaseConfig, HttpConfig, LogConfig, LogFormat}
 use tidemark::http::readiness::SystemReadiness;
 use tidemark::http::state::Readiness;
 use tidemark::keys::CacheLimits;
+use tidemark::postgres::space::Room;
 use tidemark::projector::service::Projectors;
+use tidemark::watch::ACTIONS;
 use uuid::Uuid;
 
 use crate::served::{Served, command};
@@ -46,6 +48,7 @@ impl Observed {
         let readiness = SystemReadiness {
             app: Arc::new(OnceLock::from(Arc::clone(&app))),
             verifier: Arc::new(Verifier::new(Vec::new())),
+            room: Room::default(),
         };
         Self { app, readiness, database, _directory: directory }
     }
@@ -109,6 +112,33 @@ async fn readiness_tells_of_a_database_that_takes_nothing() {
             }
         }
     }
+    observed.app.stop().await;
+}
+
+#[tokio::test]
+async fn every_condition_of_readiness_comes_with_what_to_do() {
+    let observed = Observed::new().await;
+    let mut checks = observed.readiness.checks().await;
+    let starting = SystemReadiness { app: Arc::default(), ..observed.readiness.clone() };
+    checks.extend(starting.checks().await);
+    let checks: BTreeSet<&str> = checks.iter().map(|check| check.name.as_str()).collect();
+    let actions: BTreeSet<&str> = ACTIONS.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(checks, actions);
+    observed.app.stop().await;
+}
+
+#[tokio::test]
+async fn room_is_looked_for_now_and_then_and_where_there_is_doubt() {
+    let observed = Observed::new().await;
+    let (room, open) = (Room::default(), observed.app.store.pool());
+    let closed = support::pool_of(&observed.database.log);
+    closed.close().await;
+    assert!(room.check(&closed, false).await.is_err(), "nobody has looked yet");
+    room.check(open, false).await.expect("room");
+    room.check(&closed, false).await.expect("remembered");
+    assert!(room.check(&closed, true).await.is_err(), "appends fail");
+    assert!(room.check(&closed, false).await.is_err(), "what is not there is looked for");
+    room.check(open, false).await.expect("room again");
     observed.app.stop().await;
 }
 
@@ -245,6 +275,16 @@ async fn one_id_leads_from_the_request_to_events_and_read_models() {
     .await;
     let spans = appended["spans"].as_array().expect("spans");
     let position = &spans.last().expect("a span")["position"];
+    let handled = spans.iter().find(|span| span["name"] == "command").expect("a command");
+    assert_eq!(handled["aggregate"], "session");
+    let metrics = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let metrics = metrics.get(format!("{}/metrics", server.base)).send().await;
+    let metrics = metrics.expect("metrics").text().await.expect("text");
+    for (aggregate, command) in [("user", "register"), ("session", "lifecycle")] {
+        let row =
+            format!(r#"commands_total{{aggregate="{aggregate}",command="{command}",outcome="#);
+        assert_eq!(metrics.matches(&row).count(), 1, "{row} {metrics}");
+    }
     let projected =
         until(&server, &log, |line| line["message"] == "projected" && line["correlation_id"] == id)
             .await;
@@ -257,6 +297,8 @@ async fn one_id_leads_from_the_request_to_events_and_read_models() {
         .expect("the program");
     let event: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     assert_eq!(event["correlation_id"], json!(id), "{event}");
+    let id = event["stream_id"].as_str().expect("an id");
+    assert_eq!(handled["stream"], format!("session/{id}"), "{event}");
     for line in lines(&log) {
         assert!(!line.to_string().contains("Anna"), "{line}");
     }
