@@ -6,9 +6,12 @@ use aggregates::entity::Context;
 use aggregates::session::{Session, SessionCommand};
 use aggregates::{AnyEvent, StreamId};
 use futures_util::StreamExt;
-use sqlx::Row;
+use sqlx::{Executor, PgConnection, Row};
+use tidemark::commands::verify;
+use tidemark::keys;
+use tidemark::projector::store_source;
 use tidemark::store::read::{self, RawEvent, ReadError};
-use tidemark::store::{Claim, Filter, Member, Outcome, Receipt, Reservation, Store};
+use tidemark::store::{Claim, Filter, Member, Outcome, Receipt, Reservation, Store, statements};
 
 use crate::world::{World, change, started};
 
@@ -349,9 +352,24 @@ async fn every_statement_fits_the_schema() {
     let world = World::new().await;
     let mut app = world.database.pool().acquire().await.unwrap();
     sqlx::query("SET ROLE tidemark_app").execute(&mut *app).await.unwrap();
-    for (name, statement) in tidemark::store::statements::ALL {
-        use sqlx::Executor;
-        let prepared = (&mut *app).prepare(statement).await;
+    let store = statements::ALL.iter().copied();
+    let all = store.chain(store_source::STATEMENTS).chain(verify::statements());
+    prepare(&mut app, all).await;
+}
+
+#[tokio::test]
+async fn every_statement_of_the_key_store_fits_its_schema() {
+    let world = World::new().await;
+    let mut keys = world.database.keys_pool().acquire().await.unwrap();
+    prepare(&mut keys, keys::postgres::STATEMENTS.iter().copied()).await;
+}
+
+async fn prepare(
+    connection: &mut PgConnection,
+    statements: impl Iterator<Item = (&'static str, &'static str)>,
+) {
+    for (name, statement) in statements {
+        let prepared = connection.prepare(statement).await;
         assert!(prepared.is_ok(), "{name}: {:?}", prepared.err());
     }
 }

@@ -24,6 +24,12 @@ use crate::store::{Filter, ReadError, Store};
 /// Events of one page.
 const PAGE: i64 = 500;
 
+/// By name, for a test that prepares each.
+pub fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let checks = bookkeeping::CHECKS.iter().map(|(kind, _, query)| (*kind, *query));
+    checks.chain([("by stream", log::BY_STREAM), ("people", people::PEOPLE)])
+}
+
 /// Calls `fold` with every event of a person and the given types up to `upto`, in order.
 async fn each_event(
     store: &Store,
