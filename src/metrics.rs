@@ -66,7 +66,12 @@ pub const ALL: &[Metric] = &[
     metric(JWKS_FETCHES, Kind::Counter, Unit::Count, "Fetches of key sets by issuer and outcome"),
     metric(JWKS_AGE_SECONDS, Kind::Gauge, Unit::Seconds, "Age of a published key set by issuer"),
     metric(COMMANDS, Kind::Counter, Unit::Count, "Commands by aggregate, command and outcome"),
-    metric(APPEND_SECONDS, Kind::Histogram, Unit::Seconds, "Duration of an append by lane"),
+    metric(
+        APPEND_SECONDS,
+        Kind::Histogram,
+        Unit::Seconds,
+        "Duration of an append by lane, its wait for the head included",
+    ),
     metric(
         APPEND_QUEUE_SECONDS,
         Kind::Histogram,
@@ -78,7 +83,12 @@ pub const ALL: &[Metric] = &[
     metric(KEY_ALARMS, Kind::Counter, Unit::Count, "Keys that were missing or altered, by kind"),
     metric(CHECK_OK, Kind::Gauge, Unit::Count, "1 for a condition of readiness that holds, else 0"),
     metric(LOG_POSITION, Kind::Gauge, Unit::Count, "Last position of the log"),
-    metric(IDEMPOTENT_REPLAYS, Kind::Counter, Unit::Count, "Requests answered from a receipt"),
+    metric(
+        IDEMPOTENT_REPLAYS,
+        Kind::Counter,
+        Unit::Count,
+        "Requests or items answered from a receipt by scope",
+    ),
     metric(PROJECTOR_LAG_POSITIONS, Kind::Gauge, Unit::Count, "Positions a projector is behind"),
     metric(
         PROJECTOR_LAG_SECONDS,

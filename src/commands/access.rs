@@ -6,6 +6,7 @@ use aggregates::access::{self, Access, AccessCommand, AccessError, Revealed};
 use aggregates::{Actor, Content, Metadata, Recorded, StreamId, UserId, registry};
 
 use super::load::handle;
+use super::observe::{ended, observed};
 use super::{ATTEMPTS, CommandError, events_of};
 use crate::ids;
 use crate::keys::KeyStatus;
@@ -96,7 +97,8 @@ pub async fn reveal(
             entry.insert(store.subjects().fresh(event.user).await?.is_erased());
         }
     }
-    record(store, &events, scope, reader, &erased).await?;
+    let handling = record(store, &events, scope, reader, &erased);
+    observed(access::TYPE, "reveal", handling, ended).await?;
     let mut opened = Vec::with_capacity(events.len());
     for event in events {
         opened.push(match erased.get(&event.user) {

@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aggregates::entity::Context;
-use aggregates::product::{CatalogueProduct, CatalogueProductEvent, ProductCommand, ProductError};
-use aggregates::{AnyEvent, Recorded, UserId, upcast};
+use aggregates::product::{
+    self, CatalogueProduct, CatalogueProductEvent, ProductCommand, ProductError,
+};
+use aggregates::{AnyEvent, Recorded, StreamId, UserId, upcast};
 use cqrs_es::persist::{EventUpcaster, PersistedEventStore, SerializedEvent};
 use cqrs_es::{Aggregate, AggregateError, CqrsFramework, EventStore};
 use postgres_es::{PostgresCqrs, PostgresEventRepository};
@@ -17,6 +19,7 @@ use sqlx::postgres::PgConnectOptions;
 use uuid::Uuid;
 
 use super::ATTEMPTS;
+use super::observe::{about, ended, observed};
 use crate::store::{Filter, ReadError, Store};
 use crate::{clock, postgres};
 
@@ -77,7 +80,22 @@ impl Catalogue {
         command: ProductCommand,
         who: &str,
     ) -> Result<Listed, CatalogueError> {
+        let name = match &command {
+            ProductCommand::Define { .. } => "define",
+            ProductCommand::Update { .. } => "update",
+            ProductCommand::Withdraw => "withdraw",
+        };
+        observed(product::TYPE, name, self.handle(product, command, who), ended).await
+    }
+
+    async fn handle(
+        &self,
+        product: Uuid,
+        command: ProductCommand,
+        who: &str,
+    ) -> Result<Listed, CatalogueError> {
         let id = product.to_string();
+        about(&StreamId::new(product::TYPE, &id));
         let metadata = HashMap::from([("subject".to_owned(), who.to_owned())]);
         for _ in 0..ATTEMPTS {
             // What is decided carries the time of the attempt that succeeds.

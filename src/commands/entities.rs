@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::observe::count_replays;
 use super::sync::settle::WishReceipt;
 use super::sync::{Settled, Wish, settle};
 use super::{CommandError, load};
@@ -240,6 +241,7 @@ impl Author<'_> {
             serde_json::from_str(&stored.outcome).map_err(|_| CommandError::NotFound)?;
         let entity = stored_entity(self.store, self.user, contract, remembered.id).await?;
         let entity = entity.ok_or(CommandError::NotFound)?;
+        count_replays(SCOPE, 1);
         Ok(Granted { id: remembered.id, entity, effect: None })
     }
 }

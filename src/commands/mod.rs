@@ -9,6 +9,7 @@ pub mod consumptions;
 pub mod entities;
 pub mod health;
 pub mod load;
+pub mod observe;
 pub mod projection;
 pub mod sessions;
 pub mod subject;

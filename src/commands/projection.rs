@@ -5,6 +5,7 @@ use aggregates::projection::{self, Skip, SkipCommand, SkipError};
 use aggregates::{Actor, Metadata, StreamId, UserId};
 
 use super::load::handle;
+use super::observe::{about, ended, observed};
 use super::{CommandError, events_of};
 use crate::ids;
 use crate::store::{Member, Op, Outcome, Store, StreamChange};
@@ -24,13 +25,19 @@ pub enum SkipFailure {
 /// [`SkipFailure::Refused`] where the projector is not parked there or who and why are not said,
 /// else where the log does not answer.
 pub async fn skip(store: &Store, user: UserId, command: SkipCommand) -> Result<i64, SkipFailure> {
+    observed(projection::TYPE, "skip", record(store, user, command), ended).await
+}
+
+async fn record(store: &Store, user: UserId, command: SkipCommand) -> Result<i64, SkipFailure> {
+    let stream = StreamId::new(projection::TYPE, ids::new_id());
+    about(&stream);
     let SkipCommand::Skip { by, .. } = &command;
     let metadata =
         Metadata { actor: Actor::Staff { subject: by.clone() }, ..Metadata::owner(ids::new_id()) };
     let events = handle(&mut Skip::default(), command, &()).await?;
     let member = Member {
         streams: vec![StreamChange {
-            stream: StreamId::new(projection::TYPE, ids::new_id()),
+            stream,
             user,
             expected: 0,
             events: events_of(events, &metadata),

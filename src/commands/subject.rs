@@ -3,6 +3,7 @@
 use aggregates::subject::{self, KeyCreated, KeyDestroyed, SubjectEvent};
 use aggregates::{Metadata, Purpose, StreamId, UserId};
 
+use super::observe::{about, ended, observed};
 use super::{CommandError, events_of};
 use uuid::Uuid;
 
@@ -62,10 +63,13 @@ pub async fn shred(
     reason: &str,
     metadata: &Metadata,
 ) -> Result<(), CommandError> {
-    let mut lane = store.lane(user).await?;
-    let result = shred_in(store, &mut lane, purposes, reason, metadata).await;
-    lane.release().await;
-    result
+    let handling = async {
+        let mut lane = store.lane(user).await?;
+        let result = shred_in(store, &mut lane, purposes, reason, metadata).await;
+        lane.release().await;
+        result
+    };
+    observed(subject::TYPE, "destroy_keys", handling, ended).await
 }
 
 async fn shred_in(
@@ -78,6 +82,7 @@ async fn shred_in(
     let user = lane.user();
     let subject = store.subjects().fresh(user).await?;
     let stream = StreamId::new(subject::TYPE, user);
+    about(&stream);
     let heads = store.heads(std::slice::from_ref(&stream)).await?;
     let Some(head) = heads.first() else { return Err(CommandError::NotFound) };
     let mut member = Member::default();

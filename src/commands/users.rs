@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use aggregates::entity::Context;
-use aggregates::user::{AccountStatus, User, UserCommand, UserError, UserEvent};
+use aggregates::user::{self, AccountStatus, User, UserCommand, UserError, UserEvent};
 use aggregates::{AnyEvent, Metadata, Purpose, StreamId, UserId};
 use moka::future::Cache;
 use serde_json::{Map, Value};
 
 use super::load::{self, Stateful};
+use super::observe::{about, ended, observed};
 use super::subject::create_keys;
 use super::{ATTEMPTS, CommandError, events_of};
 use crate::keys::lookup::LookupName;
@@ -103,7 +104,7 @@ impl Accounts {
                     names = view.names(IDENTITY, &[issuer, subject]);
                     continue;
                 }
-                None => match self.register(view.claimed(&names), profile, metadata).await? {
+                None => match self.registered(view.claimed(&names), profile, metadata).await? {
                     Some(user) => user,
                     // Two first requests at once: the other one has made the account.
                     None => continue,
@@ -151,6 +152,20 @@ impl Accounts {
         }
     }
 
+    async fn registered(
+        &self,
+        claimed: &[LookupName],
+        profile: &Map<String, Value>,
+        metadata: &Metadata,
+    ) -> Result<Option<UserId>, AccountError> {
+        let handling = self.register(claimed, profile, metadata);
+        let outcome = |result: &Result<Option<UserId>, _>| match result {
+            Ok(None) => "busy",
+            other => ended(other),
+        };
+        observed(user::TYPE, "register", handling, outcome).await
+    }
+
     async fn register(
         &self,
         claimed: &[LookupName],
@@ -163,7 +178,8 @@ impl Accounts {
         let context = Context::now(clock::now_ms());
         let events = load::handle(&mut account, command, &context).await?;
         let mut member = create_keys(&self.store, user, metadata).await.map_err(ReadError::Key)?;
-        let stream = StreamId::new("user", user);
+        let stream = StreamId::new(user::TYPE, user);
+        about(&stream);
         member.reservations.extend(reservations(IDENTITY, user, &stream, claimed, claimed, &[]));
         member.streams.push(StreamChange {
             stream,
@@ -203,7 +219,8 @@ impl Accounts {
     /// # Errors
     /// Where the log does not answer, or there is no such account.
     pub async fn get(&self, user: UserId) -> Result<User, AccountError> {
-        let loaded = load::load::<User>(&self.store, user, &StreamId::new("user", user)).await?;
+        let loaded =
+            load::load::<User>(&self.store, user, &StreamId::new(user::TYPE, user)).await?;
         match loaded.aggregate.status {
             AccountStatus::Active => Ok(loaded.aggregate),
             AccountStatus::Deleted => Err(AccountError::Erased),
@@ -221,7 +238,23 @@ impl Accounts {
         command: UserCommand,
         metadata: &Metadata,
     ) -> Result<User, AccountError> {
-        let stream = StreamId::new("user", user);
+        let name = match &command {
+            UserCommand::Register { .. } => "register",
+            UserCommand::UpdateProfile { .. } => "update_profile",
+            UserCommand::UpdatePreferences { .. } => "update_preferences",
+            UserCommand::RequestErasure => "request_erasure",
+        };
+        observed(user::TYPE, name, self.handle(user, command, metadata), ended).await
+    }
+
+    async fn handle(
+        &self,
+        user: UserId,
+        command: UserCommand,
+        metadata: &Metadata,
+    ) -> Result<User, AccountError> {
+        let stream = StreamId::new(user::TYPE, user);
+        about(&stream);
         for _ in 0..ATTEMPTS {
             let mut loaded = load::load::<User>(&self.store, user, &stream).await?;
             let before = username(&loaded.aggregate);
@@ -347,7 +380,7 @@ fn change_member(
 pub async fn health_rules(
     store: &Store,
     user: UserId,
-) -> Result<(aggregates::user::HealthPrivacy, PrivacyGuard), AccountError> {
+) -> Result<(user::HealthPrivacy, PrivacyGuard), AccountError> {
     // The version first: rules that change in between are newer than the guard, which then fails.
     let subject = store.subjects().fresh(user).await?;
     if subject.is_erased() {
@@ -358,7 +391,7 @@ pub async fn health_rules(
         purpose: Purpose::Health,
         version: subject.privacy_version(Purpose::Health),
     };
-    let loaded = load::load::<User>(store, user, &StreamId::new("user", user)).await?;
+    let loaded = load::load::<User>(store, user, &StreamId::new(user::TYPE, user)).await?;
     // An account that is not there would have the default rules, which allow everything.
     match loaded.aggregate.status {
         AccountStatus::Active => Ok((loaded.aggregate.health, guard)),

@@ -205,12 +205,7 @@ impl Connection {
 }
 
 /// Writes one batch and answers its members.
-async fn write(
-    connection: &mut Connection,
-    waker: &Waker,
-    trouble: &Trouble,
-    batch: Vec<Waiting>,
-) {
+async fn write(connection: &mut Connection, waker: &Waker, trouble: &Trouble, batch: Vec<Waiting>) {
     let oldest = batch.iter().map(|waiting| waiting.since).min();
     let members: Vec<&SealedMember> = batch.iter().map(|waiting| &waiting.member).collect();
     metrics::histogram!(crate::metrics::APPEND_GROUP_SIZE).record(count(members.len()));

@@ -13,4 +13,4 @@ mod tests;
 
 pub use aggregate::{CatalogueProduct, ProductCommand, ProductError};
 pub use contract::CONTRACT;
-pub use event::{CatalogueProductEvent, ProductDefined, ProductUpdated, ProductWithdrawn};
+pub use event::{CatalogueProductEvent, ProductDefined, ProductUpdated, ProductWithdrawn, TYPE};

@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::facts;
+use crate::commands::observe::{Ending, about, count_replays, observed};
 use crate::commands::users::{AccountError, health_rules};
 use crate::commands::{ATTEMPTS, CommandError, events_of};
 use crate::ids;
 use crate::keys::{KeyError, SubjectKey};
-use crate::metrics::{COMMANDS, HEALTH_SAMPLES, IDEMPOTENT_REPLAYS};
+use crate::metrics::HEALTH_SAMPLES;
 use crate::store::lane::UserLane;
 use crate::store::segments::Segments;
 use crate::store::streams::StoredReceipt;
@@ -94,9 +95,18 @@ struct Remembered {
 /// # Errors
 /// [`UploadError`]; nothing of the batch took effect then.
 pub async fn upload(store: &Store, request: Upload) -> Result<Uploaded, UploadError> {
-    let mut lane = store.lane(request.user).await?;
-    let result = upload_in(store, &mut lane, &request).await;
-    lane.release().await;
+    let handling = async {
+        let mut lane = store.lane(request.user).await?;
+        let result = upload_in(store, &mut lane, &request).await;
+        lane.release().await;
+        result
+    };
+    let outcome = |result: &Result<Answered, UploadError>| match result {
+        Ok((uploaded, _)) if uploaded.replayed => "repeated",
+        Ok(_) => "applied",
+        Err(error) => error.ending(),
+    };
+    let result = observed(health_batch::TYPE, "upload", handling, outcome).await;
     if let Ok((uploaded, applied)) = &result {
         observe(&request.batch, applied, uploaded.replayed);
     }
@@ -241,6 +251,7 @@ fn answered(
 fn member(request: &Upload, receipt: Receipt, guard: PrivacyGuard, answered: &Answered) -> Member {
     let (uploaded, applied) = answered;
     let stream = ids::new_id();
+    about(&StreamId::new(health_batch::TYPE, stream));
     let remembered = Remembered { stream, status: uploaded.answer.status };
     let event = HealthBatchEvent::Applied(applied.clone());
     Member {
@@ -277,12 +288,8 @@ fn observe(batch: &Batch, applied: &Applied, replayed: bool) {
         replayed,
         "health batch"
     );
-    let outcome = if replayed { "repeated" } else { "applied" };
-    metrics::counter!(COMMANDS, "aggregate" => health_batch::TYPE, "command" => "upload",
-        "outcome" => outcome)
-    .increment(1);
     if replayed {
-        metrics::counter!(IDEMPOTENT_REPLAYS, "scope" => SCOPE).increment(1);
+        count_replays(SCOPE, 1);
         return;
     }
     for (outcome, count) in [

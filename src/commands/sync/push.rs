@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::names::Names;
 use super::settle::{Settled, Wish, WishReceipt, outcome_of, settle};
 use crate::commands::CommandError;
+use crate::commands::observe::count_replays;
 use crate::metrics::{SYNC_PUSH_ITEMS, SYNC_UNKNOWN_FIELDS};
 use crate::store::installations::Acknowledgement;
 use crate::store::{AppendError, Store};
@@ -96,6 +97,7 @@ pub async fn push(
                 done.insert(receipt, outcome_of(&applied.verdict));
             }
             Settled::Before(stored) => {
+                count_replays(SCOPE, 1);
                 done.insert(receipt, stored.outcome);
             }
             other => {
@@ -133,6 +135,7 @@ async fn remembered(
 ) -> Result<BTreeMap<Vec<u8>, String>, CommandError> {
     let hmacs: Vec<Vec<u8>> = slots.iter().map(|slot| slot.receipt.clone()).collect();
     let stored = store.receipts(user, SCOPE, &hmacs).await?;
+    count_replays(SCOPE, stored.len());
     Ok(stored.into_iter().map(|receipt| (receipt.hmac, receipt.outcome)).collect())
 }
 

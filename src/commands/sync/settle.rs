@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::metrics::COMMANDS;
 use aggregates::entity::AnyEntity;
 use aggregates::entity::ChangeKind;
 use aggregates::sync::desk::{
@@ -12,9 +11,11 @@ use aggregates::sync::desk::{
 };
 use aggregates::{Metadata, Purpose, UserId};
 use futures_util::future::join_all;
+use tracing::Instrument;
 
 use super::facts::Teller;
 use super::names::Names;
+use crate::commands::observe::{self, Ending};
 use crate::commands::{ATTEMPTS, CommandError};
 use crate::store::streams::StoredReceipt;
 use crate::store::{
@@ -110,6 +111,27 @@ pub async fn settle(
     metadata: &Metadata,
     wishes: Vec<Wish>,
 ) -> Result<Vec<Settled>, CommandError> {
+    if wishes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let span = observe::span(same(&wishes, aggregate), same(&wishes, command));
+    let result = grant(store, user, metadata, &wishes).instrument(span).await;
+    for (item, wish) in wishes.iter().enumerate() {
+        let outcome = match &result {
+            Ok(settled) => settled.get(item).map_or("busy", outcome),
+            Err(error) => error.ending(),
+        };
+        observe::count(aggregate(wish), command(wish), outcome);
+    }
+    result
+}
+
+async fn grant(
+    store: &Store,
+    user: UserId,
+    metadata: &Metadata,
+    wishes: &[Wish],
+) -> Result<Vec<Settled>, CommandError> {
     let names = Names::of(store, user).await?;
     let request = Request { store, user, metadata, names };
     let mut settled: BTreeMap<usize, Settled> = BTreeMap::new();
@@ -126,7 +148,7 @@ pub async fn settle(
         }
         let mut too_large = 0;
         for part in open.chunks(group) {
-            too_large = too_large.max(request.attempt(&wishes, part, &mut settled).await?);
+            too_large = too_large.max(request.attempt(wishes, part, &mut settled).await?);
         }
         if too_large == 0 {
             attempt += 1;
@@ -137,16 +159,15 @@ pub async fn settle(
         }
     }
     let settled = (0..wishes.len()).map(|item| settled.remove(&item).unwrap_or(Settled::Busy));
-    Ok(wishes
-        .iter()
-        .zip(settled)
-        .inspect(|(wish, settled)| count(wish, settled))
-        .map(|(_, settled)| settled)
-        .collect())
+    Ok(settled.collect())
 }
 
-fn count(wish: &Wish, settled: &Settled) {
-    let command = match &wish.ask.action {
+fn aggregate(wish: &Wish) -> &'static str {
+    wish.ask.contract.aggregate_type
+}
+
+fn command(wish: &Wish) -> &'static str {
+    match &wish.ask.action {
         Action::Change { change, .. } => match change.kind {
             ChangeKind::Create => "create",
             ChangeKind::Update => "update",
@@ -154,17 +175,24 @@ fn count(wish: &Wish, settled: &Settled) {
         },
         Action::Create(_) => "create",
         Action::Session(_) => "lifecycle",
-    };
-    let outcome = match settled {
+    }
+}
+
+fn outcome(settled: &Settled) -> &'static str {
+    match settled {
         Settled::Done(applied) => applied.verdict.effect.as_str(),
         Settled::Before(_) => "repeated",
         Settled::Refused(_) => "refused",
         Settled::Busy => "busy",
         Settled::Failed(_) => "failed",
-    };
-    let aggregate = wish.ask.contract.aggregate_type;
-    metrics::counter!(COMMANDS, "aggregate" => aggregate, "command" => command, "outcome" => outcome)
-        .increment(1);
+    }
+}
+
+/// What wishes have in common, or that they have not.
+fn same(wishes: &[Wish], name: impl Fn(&Wish) -> &'static str) -> &'static str {
+    let mut names = wishes.iter().map(name);
+    let first = names.next().unwrap_or_default();
+    if names.all(|name| name == first) { first } else { "several" }
 }
 
 /// A random wait, so that two who met do not meet again.
@@ -202,6 +230,9 @@ impl Request<'_> {
                     settled.insert(item, Settled::Refused(error));
                 }
             }
+        }
+        if let ([_], Some(verdict)) = (wishes, granted.values().next()) {
+            observe::about(&verdict.key.stream());
         }
         let appends = drafts.into_iter().map(|draft| {
             let items = draft.items.clone();
