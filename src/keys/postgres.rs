@@ -126,6 +126,25 @@ const COUNT_WRAPPED: &str = "
         SELECT kek_id, 0, count(*) FROM server_keys GROUP BY 1) AS counted
     GROUP BY kek_id ORDER BY kek_id";
 
+/// Every statement on keys, by name: a test prepares each against a fresh key store.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("insert subject", INSERT_SUBJECT),
+    ("find subject", FIND_SUBJECT),
+    ("list subject", LIST_SUBJECT),
+    ("delete subject", DELETE_SUBJECT),
+    ("hold current", HOLD_CURRENT),
+    ("insert server", INSERT_SERVER),
+    ("list server", LIST_SERVER),
+    ("list masters", LIST_MASTERS),
+    ("supersede", SUPERSEDE),
+    ("make current", MAKE_CURRENT),
+    ("page not under", PAGE_NOT_UNDER),
+    ("rewrap subjects", REWRAP_SUBJECTS),
+    ("rewrap server", REWRAP_SERVER),
+    ("retire", RETIRE),
+    ("count wrapped", COUNT_WRAPPED),
+];
+
 /// A [`KeyStore`] in Postgres.
 #[derive(Clone, Debug)]
 pub struct PostgresKeyStore {

@@ -30,10 +30,10 @@ pub(crate) const USERS: &str = "WITH RECURSIVE people AS ( \
 pub struct StoreSource(pub Store);
 
 // Lengths of stored texts and blobs are known without reading them.
-const SIZES: &str = "
+pub(super) const SIZES: &str = "
 SELECT octet_length(payload::text) + coalesce(octet_length(sealed), 0)
 FROM events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3";
-const SIZES_OF_USER: &str = "
+pub(super) const SIZES_OF_USER: &str = "
 SELECT octet_length(payload::text) + coalesce(octet_length(sealed), 0)
 FROM events WHERE user_id = $4 AND position > $1 AND position <= $2 ORDER BY position LIMIT $3";
 

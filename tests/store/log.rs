@@ -343,15 +343,23 @@ async fn receipts_without_events_are_forgotten_in_time_and_others_never() {
     assert_eq!(left, [b"event".to_vec()]);
 }
 
-/// As the server's own role, which may do nothing that the statements do not need.
+/// Those of the store as the server's own role, which may do nothing that they do not need.
 #[tokio::test]
 async fn every_statement_fits_the_schema() {
     let world = World::new().await;
     let mut app = world.database.pool().acquire().await.unwrap();
     sqlx::query("SET ROLE tidemark_app").execute(&mut *app).await.unwrap();
-    for (name, statement) in tidemark::store::statements::ALL {
+    prepare(&mut app, tidemark::store::statements::ALL).await;
+    let mut reader = world.database.pool().acquire().await.unwrap();
+    prepare(&mut reader, tidemark::projector::statements::ALL).await;
+    let mut keys = world.database.keys_pool().acquire().await.unwrap();
+    prepare(&mut keys, tidemark::keys::postgres::STATEMENTS).await;
+}
+
+async fn prepare(db: &mut sqlx::PgConnection, statements: &[(&str, &str)]) {
+    for (name, statement) in statements {
         use sqlx::Executor;
-        let prepared = (&mut *app).prepare(statement).await;
+        let prepared = (&mut *db).prepare(statement).await;
         assert!(prepared.is_ok(), "{name}: {:?}", prepared.err());
     }
 }
