@@ -19,7 +19,7 @@ use crate::store::{self, Store};
 
 /// Connections for reads, lanes and requests.
 const POOL: u32 = 24;
-/// Connections of the appender: one call at a time, and one for its retries.
+/// Connections of the appender, which uses one: the other takes its place while a broken one is closed.
 const APPEND_POOL: u32 = 2;
 /// Connections to the key store.
 const KEYS_POOL: u32 = 4;

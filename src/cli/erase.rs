@@ -6,6 +6,7 @@ use aggregates::{Metadata, Purpose, UserId};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::report;
 use crate::app::App;
 use crate::commands::subject::shred;
 use crate::config::Config;
@@ -50,12 +51,12 @@ pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     erased?;
     let names: Vec<&str> = purposes.iter().map(|purpose| purpose.as_str()).collect();
     if args.json {
-        println!("{}", json!({ "user": args.user, "erased": names }));
+        report::json(&json!({ "user": args.user, "erased": names }))?;
     } else {
-        println!(
-            "Erased: {}. Backups of the key store end with their own retention.",
+        report::text(&format!(
+            "Erased: {}. Backups of the key store end with their own retention.\n",
             names.join(", ")
-        );
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

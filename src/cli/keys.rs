@@ -84,7 +84,7 @@ async fn status(app: &App, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         report::json(&status)?;
     } else {
-        print!("{}", render(&status, Terminal::of_stdout()));
+        report::text(&render(&status, Terminal::of_stdout()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

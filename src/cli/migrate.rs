@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::report;
 use crate::config::Config;
 use crate::postgres::{self, Databases};
 
@@ -11,6 +12,6 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let migrated = postgres::migrate(&databases.log).await;
     databases.close().await;
     migrated?;
-    println!("The schema is up to date ({}).", postgres::migrations_digest());
+    report::text(&format!("The schema is up to date ({}).\n", postgres::migrations_digest()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,5 @@
-//! `tidemark projectors`: how far read models are, and their rebuild.
+//! `tidemark projectors`: how far read models are, whom they are parked for, and what to do about
+//! either: rebuild, compare, roll back, prune, retry, skip.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -148,7 +149,7 @@ async fn list(app: &App, json: bool) -> anyhow::Result<ExitCode> {
                 })
             })
             .collect();
-        println!("{}", json!({ "head": head, "projectors": rows }));
+        report::json(&json!({ "head": head, "projectors": rows }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let headings =
@@ -166,12 +167,12 @@ async fn list(app: &App, json: bool) -> anyhow::Result<ExitCode> {
             one.parked.to_string(),
         ]);
     }
-    println!("{}", table.render(Terminal::of_stdout()));
-    println!("log head: {head}");
+    report::text(&format!("{}\nlog head: {head}\n", table.render(Terminal::of_stdout())))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn find(name: &str) -> anyhow::Result<ReadModel> {
+/// The read model of that name, or an error that names those there are.
+pub(super) fn find(name: &str) -> anyhow::Result<ReadModel> {
     ReadModel::find(name).ok_or_else(|| {
         let names: Vec<&str> = ReadModel::ALL.iter().map(|model| model.spec().name).collect();
         anyhow::anyhow!("there is no projector {name:?} (there are {})", names.join(", "))
@@ -185,7 +186,7 @@ async fn rebuild_one(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let model = find(name)?;
-    let progress = Progress::items(people(app).await?, "people folded");
+    let progress = Progress::items(app.store.people().await?, "people folded");
     let done = |people| progress.set(people);
     let (pool, source, owner) = (&app.read_pool, app.source(), ids::new_id());
     let rebuilt =
@@ -193,57 +194,48 @@ async fn rebuild_one(
     drop(progress);
     let rebuilt = match rebuilt {
         Err(ProjectorError::Differs { report, .. }) => {
-            show(name, &report, Some(false), json);
+            show(name, &report, Some(false), json)?;
             return Ok(ExitCode::FAILURE);
         }
         rebuilt => rebuilt?,
     };
     let comparison = &rebuilt.comparison;
     if json {
-        println!(
-            "{}",
-            json!({
-                "projector": name, "people": rebuilt.people, "rows": rebuilt.rows,
-                "retired": rebuilt.retired.number, "live": rebuilt.live.number,
-                "same": comparison.same, "different": comparison.differences.len(),
-                "unsettled": comparison.unsettled,
-            })
-        );
+        report::json(&json!({
+            "projector": name, "people": rebuilt.people, "rows": rebuilt.rows,
+            "retired": rebuilt.retired.number, "live": rebuilt.live.number,
+            "same": comparison.same, "different": comparison.differences.len(),
+            "unsettled": comparison.unsettled,
+        }))?;
     } else {
         if expected.is_some() {
-            show(name, comparison, Some(true), false);
+            show(name, comparison, Some(true), false)?;
         }
-        println!(
-            "{name}: generation {} is live, {} retired; {} rows of {} people, {} differ.",
+        report::text(&format!(
+            "{name}: generation {} is live, {} retired; {} rows of {} people, {} differ.\n",
             rebuilt.live.number,
             rebuilt.retired.number,
             rebuilt.rows,
             rebuilt.people,
             comparison.differences.len()
-        );
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn people(app: &App) -> Result<u64, sqlx::Error> {
-    let people: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM user_heads").fetch_one(app.store.pool()).await?;
-    Ok(people.unsigned_abs())
 }
 
 /// What a rebuild with this program's formulas would change.
 async fn diff(app: &App, name: &str, json: bool) -> anyhow::Result<ExitCode> {
     let model = find(name)?;
-    let progress = Progress::items(people(app).await?, "people compared");
+    let progress = Progress::items(app.store.people().await?, "people compared");
     let found =
         compare::verify(&app.read_pool, &app.source(), model, |done| progress.set(done)).await?;
     drop(progress);
-    show(name, &found, None, json);
+    show(name, &found, None, json)?;
     Ok(if found.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints what differs. Names rows and columns, never values.
-fn show(name: &str, found: &Comparison, swapped: Option<bool>, json: bool) {
+fn show(name: &str, found: &Comparison, swapped: Option<bool>, json: bool) -> std::io::Result<()> {
     let samples = || {
         let named = |one: &'_ Difference| {
             let user = one.user.to_string();
@@ -255,7 +247,7 @@ fn show(name: &str, found: &Comparison, swapped: Option<bool>, json: bool) {
         let count = |kind: Kind| json!({ "people": found.people(kind), "rows": found.rows(kind) });
         let samples: Vec<_> =
             samples().map(|(user, row)| json!({ "user": user, "row": row })).collect();
-        let report = json!({
+        return report::json(&json!({
             "projector": name, "swapped": swapped,
             "people": {
                 "equal": found.same, "different": found.differences.len(),
@@ -266,9 +258,7 @@ fn show(name: &str, found: &Comparison, swapped: Option<bool>, json: bool) {
                 "only_old": count(Kind::OnlyOld), "only_new": count(Kind::OnlyNew),
             },
             "samples": samples,
-        });
-        println!("{report}");
-        return;
+        }));
     }
     let mut table = Table::new(["rows", "#people", "#rows"]);
     table.row(["equal".to_owned(), found.same.to_string(), found.equal_rows.to_string()]);
@@ -276,45 +266,47 @@ fn show(name: &str, found: &Comparison, swapped: Option<bool>, json: bool) {
         let (people, rows) = (found.people(kind), found.rows(kind));
         table.row([kind.as_str().to_owned(), people.to_string(), rows.to_string()]);
     }
-    println!("{}", table.render(Terminal::of_stdout()));
+    let mut text = table.render(Terminal::of_stdout());
     let mut rows = Table::new(["person", "row", "differs", "in columns"]);
     for (user, row) in samples() {
         rows.row([user, row.key, row.kind.as_str().to_owned(), row.columns.join(", ")]);
     }
     if !rows.is_empty() {
-        println!("{}", rows.render(Terminal::of_stdout()));
+        text = format!("{text}\n{}", rows.render(Terminal::of_stdout()));
     }
     if found.unsettled + found.parked > 0 {
-        println!(
-            "Not compared: {} people whose events are not all in the live rows, {} parked.",
+        text += &format!(
+            "Not compared: {} people whose events are not all in the live rows, {} parked.\n",
             found.unsettled, found.parked
         );
     }
     if swapped == Some(false) {
-        println!("{name}: rows differ in other ways than expected; the live generation stays.");
+        text += &format!(
+            "{name}: rows differ in other ways than expected; the live generation stays.\n"
+        );
     }
+    report::text(&text)
 }
 
 async fn rollback(app: &App, name: &str, json: bool) -> anyhow::Result<ExitCode> {
     let model = find(name)?;
     let live = rebuild::rollback(&app.read_pool, &app.source(), model, ids::new_id()).await?;
     if json {
-        println!(
-            "{}",
-            json!({
-                "projector": name, "live": live.number, "compute_version": live.compute_version,
-                "carried": live.is_current(),
-            })
-        );
+        report::json(&json!({
+            "projector": name, "live": live.number, "compute_version": live.compute_version,
+            "carried": live.is_current(),
+        }))?;
     } else {
         let (number, version) = (live.number, live.compute_version);
-        println!("{name}: generation {number} with formulas v{version} is live again.");
+        let mut text =
+            format!("{name}: generation {number} with formulas v{version} is live again.\n");
         if !live.is_current() {
-            println!(
+            text += &format!(
                 "This program has other formulas: rows stay as they are, and answers say so, until \
-                 a program with formulas v{version} runs."
+                 a program with formulas v{version} runs.\n"
             );
         }
+        report::text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -326,8 +318,8 @@ async fn prune(app: &App, days: f64, json: bool) -> anyhow::Result<ExitCode> {
         dropped += generation::prune(&mut db, model, days * SECONDS_OF_DAY).await?;
     }
     match json {
-        true => println!("{}", json!({ "dropped": dropped })),
-        false => println!("{dropped} generations dropped."),
+        true => report::json(&json!({ "dropped": dropped }))?,
+        false => report::text(&format!("{dropped} generations dropped.\n"))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -350,9 +342,9 @@ async fn parked(app: &App, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     match json {
-        true => println!("{}", json!({ "parked": rows })),
-        false if rows.is_empty() => println!("Nobody is parked."),
-        false => println!("{}", table.render(Terminal::of_stdout())),
+        true => report::json(&json!({ "parked": rows }))?,
+        false if rows.is_empty() => report::text("Nobody is parked.\n")?,
+        false => report::text(&table.render(Terminal::of_stdout()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -372,9 +364,9 @@ async fn retry(
     let model = find(name)?;
     let (freed, failed) = repair::retry(&app.read_pool, &app.source(), model, only).await?;
     if json {
-        println!("{}", json!({ "projector": name, "freed": freed, "failed": failed }));
+        report::json(&json!({ "projector": name, "freed": freed, "failed": failed }))?;
     } else {
-        println!("{name}: {freed} people freed, {failed} still parked.");
+        report::text(&format!("{name}: {freed} people freed, {failed} still parked.\n"))?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -412,13 +404,10 @@ async fn skip(
     };
     let done = parked_at.is_none();
     if json {
-        println!(
-            "{}",
-            json!({
-                "projector": name, "user": user.to_string(), "skipped": position,
-                "recorded_at": recorded_at, "done": done, "parked_at": parked_at,
-            })
-        );
+        report::json(&json!({
+            "projector": name, "user": user.to_string(), "skipped": position,
+            "recorded_at": recorded_at, "done": done, "parked_at": parked_at,
+        }))?;
     } else {
         let outcome = match parked_at {
             None => "the person goes on, with answers marked as partial".to_owned(),
@@ -427,7 +416,9 @@ async fn skip(
             }
             Some(at) => format!("the person is parked at position {at} now"),
         };
-        println!("{name}: position {position} is skipped (recorded at {recorded_at}); {outcome}.");
+        report::text(&format!(
+            "{name}: position {position} is skipped (recorded at {recorded_at}); {outcome}.\n"
+        ))?;
     }
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use aggregates::entity::time::{format_instant, parse_instant};
+use aggregates::entity::time::parse_instant;
 use anyhow::bail;
 use serde_json::json;
 
 use super::output::{Progress, Table, Terminal};
-use super::report;
+use super::{projectors, report};
 use crate::app::App;
 use crate::clock;
 use crate::config::Config;
@@ -73,10 +73,7 @@ fn models(names: &[String]) -> anyhow::Result<Vec<ReadModel>> {
     }
     let mut models = Vec::new();
     for name in names {
-        let Some(model) = ReadModel::find(name) else {
-            let known: Vec<&str> = ReadModel::ALL.iter().map(|model| model.spec().name).collect();
-            bail!("there is no projector {name:?} (there are {})", known.join(", "));
-        };
+        let model = projectors::find(name)?;
         if !models.contains(&model) {
             models.push(model);
         }
@@ -105,16 +102,14 @@ async fn fill(
     let committed_ms = there.first().map(|event| event.committed_ms);
     let log_id = app.store.head().await?.log_id;
     let request = Request { into, models, log_id, position, committed_ms, replace: args.replace };
-    let people: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM user_heads").fetch_one(app.store.pool()).await?;
-    let progress = Progress::items(people.unsigned_abs(), "people folded");
+    let progress = Progress::items(app.store.people().await?, "people folded");
     let done = |people| progress.set(people);
     let filled = replay(&app.read_pool, &app.source(), &request, done).await?;
     drop(progress);
     if args.json {
         report::json(&json!({
             "schema": request.into.as_str(), "log_id": log_id, "position": position,
-            "committed_at": committed_ms.map(format_instant), "models": filled,
+            "committed_at": committed_ms.map(report::time), "models": filled,
         }))?;
     } else {
         report::text(&render(&request, &filled, Terminal::of_stdout()))?;
@@ -134,10 +129,9 @@ fn render(request: &Request, filled: &[Filled], terminal: Terminal) -> String {
             one.unreadable.to_string(),
         ]);
     }
-    let at =
-        request.committed_ms.map(|ms| format!(" ({})", format_instant(ms))).unwrap_or_default();
+    let at = request.committed_ms.map(|ms| format!(" ({})", report::time(ms))).unwrap_or_default();
     let (schema, position) = (request.into.as_str(), request.position);
-    format!("{}\nschema {schema}: the log up to position {position}{at}", table.render(terminal))
+    format!("{}\nschema {schema}: the log up to position {position}{at}\n", table.render(terminal))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::clock;
 use crate::config::Config;
 use crate::projector::generation;
+use crate::read_models::ReadModel;
 
 /// Up to here rows are counted; beyond, the planner's estimate is as good as anybody needs.
 const COUNTED: i64 = 100_000;
@@ -65,8 +66,9 @@ struct Keys {
 /// How far one projector is.
 #[derive(Debug, Serialize)]
 struct Projector {
-    name: String,
-    generation: i32,
+    name: &'static str,
+    /// The live one; none if it was never built.
+    generation: Option<i32>,
     /// Of its slowest shard.
     position: i64,
     /// Events behind the head.
@@ -92,7 +94,8 @@ struct Condition {
     detail: Option<String>,
 }
 
-/// Says how the system is.
+/// Says how the system is. Exits with 1 where the key store cannot be used, or a server runs and is
+/// not ready.
 pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let app = App::beside(config).await?;
     let status = gather(config, &app).await;
@@ -101,9 +104,10 @@ pub(super) async fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode
     if args.json {
         report::json(&status)?;
     } else {
-        print!("{}", render(&status, Terminal::of_stdout()));
+        report::text(&render(&status, Terminal::of_stdout()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    let well = status.keys.reachable && (status.server.ready || !status.server.running);
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn gather(config: &Config, app: &App) -> anyhow::Result<Status> {
@@ -146,17 +150,22 @@ async fn count(pool: &PgPool, table: &'static str) -> Result<Count, sqlx::Error>
     Ok(Count { count: (estimate as i64).max(count), estimated: true })
 }
 
-/// Every projector's live generation.
+/// Every projector's live generation. One that was never built has everything before it.
 async fn projectors(app: &App, head: i64) -> anyhow::Result<Vec<Projector>> {
     let listed = generation::list(&mut *app.read_pool.acquire().await?).await?;
-    let live = listed.into_iter().filter(|one| one.state == "live");
-    Ok(live
-        .map(|one| Projector {
-            name: one.projector,
-            generation: one.generation,
-            position: one.position,
-            lag: (head - one.position).max(0),
-            parked: one.parked,
+    Ok(ReadModel::ALL
+        .into_iter()
+        .map(|model| {
+            let name = model.spec().name;
+            let live = listed.iter().find(|one| one.projector == name && one.state == "live");
+            let position = live.map_or(0, |one| one.position);
+            Projector {
+                name,
+                generation: live.map(|one| one.generation),
+                position,
+                lag: (head - position).max(0),
+                parked: live.map_or(0, |one| one.parked),
+            }
         })
         .collect())
 }
@@ -208,8 +217,8 @@ fn render(status: &Status, terminal: Terminal) -> String {
     let mut table = Table::new(["projector", "#generation", "#position", "#behind", "#parked"]);
     for p in projectors {
         table.row([
-            p.name.clone(),
-            p.generation.to_string(),
+            p.name.to_owned(),
+            p.generation.map_or_else(|| "not built".to_owned(), |number| number.to_string()),
             p.position.to_string(),
             p.lag.to_string(),
             p.parked.to_string(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::report;
 use crate::auth::Role;
 use crate::auth::dev::DevIssuer;
 use crate::config::Config;
@@ -59,9 +60,9 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let issuer = DevIssuer::open(&config.data_dir)?;
     let token = issuer.issue(&args.sub, &roles, Duration::from_secs(args.ttl * 60))?;
     if args.json {
-        println!("{}", serde_json::json!({ "token": token }));
+        report::json(&serde_json::json!({ "token": token }))?;
     } else {
-        println!("{token}");
+        report::text(&format!("{token}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

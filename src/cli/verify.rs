@@ -108,7 +108,7 @@ async fn log(app: &App, from: i64, keep: usize) -> anyhow::Result<Vec<Part>> {
 }
 
 async fn state(app: &App, keep: usize) -> anyhow::Result<Part> {
-    let bar = Progress::items(people(app).await?, "people");
+    let bar = Progress::items(app.store.people().await?, "people");
     let people = verify_people(&app.store, keep, |done| bar.set(done)).await?;
     drop(bar);
     Ok(Part::new("state", vec![("people", people.people)], people.faults))
@@ -118,7 +118,7 @@ async fn projections(app: &App, keep: usize) -> anyhow::Result<Vec<Part>> {
     let mut parts = Vec::new();
     for model in ReadModel::ALL {
         let name = model.spec().name;
-        let bar = Progress::items(people(app).await?, name);
+        let bar = Progress::items(app.store.people().await?, name);
         let compared =
             compare::verify(&app.read_pool, &app.source(), model, |done| bar.set(done)).await?;
         drop(bar);
@@ -144,12 +144,6 @@ async fn projections(app: &App, keep: usize) -> anyhow::Result<Vec<Part>> {
         parts.push(Part::new(name, equal, faults));
     }
     Ok(parts)
-}
-
-async fn people(app: &App) -> Result<u64, sqlx::Error> {
-    let people: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM user_heads").fetch_one(app.store.pool()).await?;
-    Ok(people.unsigned_abs())
 }
 
 impl Part {

@@ -126,7 +126,7 @@ const COUNT_WRAPPED: &str = "
         SELECT kek_id, 0, count(*) FROM server_keys GROUP BY 1) AS counted
     GROUP BY kek_id ORDER BY kek_id";
 
-/// By name, for a test that prepares each.
+/// Every statement on keys, by name: a test prepares each against a fresh key store.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("migration lock", MIGRATION_LOCK),
     ("durable", DURABLE),

@@ -62,7 +62,7 @@ const SUSPICIOUS: i32 = 2;
 //
 // Nobody takes a lease of more than twice the usual length: one that seems to last longer was taken
 // before the clock was set back, and must not keep the shard until the clock is there again.
-const CLAIM: &str = "
+pub(super) const CLAIM: &str = "
 WITH free AS (
     SELECT shard,
            attempts + CASE WHEN $4 > 0 AND owner IS DISTINCT FROM $3 THEN 1 ELSE 0 END AS attempts
@@ -121,7 +121,7 @@ pub async fn claim(
 
 // The rows are locked in the order of shards by the inner query, because an UPDATE with a join
 // locks in any order it likes and two of them could wait for each other.
-const ADVANCE: &str = "
+pub(super) const ADVANCE: &str = "
 WITH mine AS (
     SELECT c.shard, m.to_position
     FROM unnest($3::int2[], $4::int8[], $5::int8[], $6::int8[])
@@ -172,7 +172,7 @@ pub async fn advance(
 }
 
 // Who stops in good order has not died of anything.
-const RELEASE: &str = "
+pub(super) const RELEASE: &str = "
 UPDATE projector.checkpoints
 SET owner = NULL, lease_until = NULL, attempts = greatest(attempts - 1, 0)
 WHERE projector = $1 AND generation = $2 AND owner = $3";
@@ -196,7 +196,7 @@ pub async fn release(
 }
 
 // In the order of shards, as everywhere; what is locked is being advanced, which renews as well.
-const RENEW: &str = "
+pub(super) const RENEW: &str = "
 WITH mine AS (
     SELECT projector, generation, shard FROM projector.checkpoints WHERE owner = $1
     ORDER BY projector, generation, shard FOR UPDATE SKIP LOCKED
@@ -219,7 +219,7 @@ pub async fn renew(
     Ok(())
 }
 
-const IDLE: &str = "
+pub(super) const IDLE: &str = "
 WITH mine AS (
     SELECT projector, generation, shard FROM projector.checkpoints
     WHERE owner = $1 AND attempts > 0
@@ -239,7 +239,7 @@ pub async fn acquit(db: &mut PgConnection, owner: Uuid) -> Result<(), ProjectorE
     Ok(())
 }
 
-const SURVIVED: &str = "
+pub(super) const SURVIVED: &str = "
 WITH lost AS (
     SELECT shard FROM projector.checkpoints
     WHERE projector = $1 AND generation = $2 AND shard = ANY($3) AND attempts > 0
@@ -268,7 +268,7 @@ pub async fn survived(
     Ok(())
 }
 
-const JUMP: &str = "
+pub(super) const JUMP: &str = "
 UPDATE projector.checkpoints SET position = $3, updated_at = clock_timestamp()
 WHERE projector = $1 AND generation = $2 AND position < $3";
 
@@ -290,7 +290,7 @@ pub async fn jump(
     Ok(())
 }
 
-const LOCK: &str = "
+pub(super) const LOCK: &str = "
 SELECT shard, position FROM projector.checkpoints
 WHERE projector = $1 AND generation = $2 AND ($3::int2 IS NULL OR shard = $3)
 ORDER BY shard FOR UPDATE";

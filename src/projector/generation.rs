@@ -22,7 +22,7 @@ pub struct Listed {
     pub parked: i64,
 }
 
-const LIST: &str = "
+pub(super) const LIST: &str = "
 SELECT g.projector, g.generation, g.compute_version, g.state,
        (SELECT coalesce(min(c.position), 0) FROM projector.checkpoints c
         WHERE c.projector = g.projector AND c.generation = g.generation),
@@ -50,7 +50,7 @@ pub async fn list(db: &mut PgConnection) -> Result<Vec<Listed>, ProjectorError> 
         .collect()
 }
 
-const LIVE: &str = "
+pub(super) const LIVE: &str = "
 SELECT generation, shards, compute_version FROM projector.generations
 WHERE projector = $1 AND state = 'live'";
 
@@ -94,13 +94,13 @@ async fn register_lock(db: &mut PgConnection) -> Result<(), ProjectorError> {
     Ok(())
 }
 
-const INSERT: &str = "
+pub(super) const INSERT: &str = "
 INSERT INTO projector.generations (projector, generation, compute_version, shards, state)
 SELECT $1, coalesce(max(generation), 0) + 1, $2, $3, 'building'
 FROM projector.generations WHERE projector = $1
 RETURNING generation";
 
-const INSERT_CHECKPOINTS: &str = "
+pub(super) const INSERT_CHECKPOINTS: &str = "
 INSERT INTO projector.checkpoints (projector, generation, shard)
 SELECT $1, $2, shard FROM generate_series(0, $3::int2 - 1) AS shard";
 
@@ -152,17 +152,17 @@ pub async fn use_schema(
     Ok(())
 }
 
-const RETIRE: &str = "
+pub(super) const RETIRE: &str = "
 UPDATE projector.generations SET state = 'retired', retired_at = now()
 WHERE projector = $1 AND state = 'live'";
 
-const FENCE_OFF: &str = "
+pub(super) const FENCE_OFF: &str = "
 UPDATE projector.checkpoints c SET fence = fence + 1, owner = NULL, lease_until = NULL
 FROM projector.generations g
 WHERE g.projector = c.projector AND g.generation = c.generation
   AND g.projector = $1 AND g.state = 'retired'";
 
-const ACTIVATE: &str = "
+pub(super) const ACTIVATE: &str = "
 UPDATE projector.generations SET state = 'live', activated_at = now(), retired_at = NULL
 WHERE projector = $1 AND generation = $2";
 
@@ -196,7 +196,7 @@ pub async fn activate(
     Ok(())
 }
 
-const CARRY_WATERMARKS: &str = "
+pub(super) const CARRY_WATERMARKS: &str = "
 UPDATE projector.user_progress n SET health_seq = o.health_seq
 FROM projector.user_progress o
 WHERE n.projector = $1 AND n.generation = $2 AND o.projector = $1 AND o.generation = $3
@@ -232,7 +232,7 @@ pub async fn swap(
     Ok(true)
 }
 
-const NEWEST_RETIRED: &str = "
+pub(super) const NEWEST_RETIRED: &str = "
 SELECT generation, shards, compute_version FROM projector.generations
 WHERE projector = $1 AND state = 'retired' AND NOT rejected
 ORDER BY retired_at DESC LIMIT 1";
@@ -249,7 +249,7 @@ pub async fn newest_retired(
     row.map(|row| of_row(model, &row)).transpose()
 }
 
-const REJECT: &str = "
+pub(super) const REJECT: &str = "
 UPDATE projector.generations SET rejected = true WHERE projector = $1 AND generation = $2";
 
 /// Marks a generation as taken back.
@@ -274,7 +274,7 @@ pub struct History {
     pub unfinished: i64,
 }
 
-const HISTORY: &str = "
+pub(super) const HISTORY: &str = "
 SELECT coalesce(bool_or(rejected), false), count(*) FILTER (WHERE state = 'building')
 FROM projector.generations WHERE projector = $1 AND compute_version = $2";
 
@@ -289,11 +289,11 @@ pub async fn history(db: &mut PgConnection, model: ReadModel) -> Result<History,
     Ok(History { rejected, unfinished })
 }
 
-const UNFINISHED: &str = "
+pub(super) const UNFINISHED: &str = "
 SELECT generation, shards, compute_version FROM projector.generations
 WHERE projector = $1 AND state = 'building'";
 
-const RETIRED_BEFORE: &str = "
+pub(super) const RETIRED_BEFORE: &str = "
 SELECT generation, shards, compute_version FROM projector.generations
 WHERE projector = $1 AND state = 'retired' AND retired_at <= now() - make_interval(secs => $2)
   AND (NOT rejected OR compute_version <= (

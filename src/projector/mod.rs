@@ -31,6 +31,7 @@ pub mod run;
 pub mod service;
 pub mod settle;
 pub mod source;
+pub mod statements;
 pub mod store_source;
 pub mod worker;
 

@@ -24,7 +24,7 @@ pub struct Step {
     pub health_seq: i64,
 }
 
-const RAISE: &str = "
+pub(super) const RAISE: &str = "
 INSERT INTO projector.user_progress AS p (projector, generation, user_id, health_seq, position)
 SELECT $1, $2, s.user_id, s.health_seq, s.position
 FROM unnest($3::uuid[], $4::int8[], $5::int8[]) AS s(user_id, health_seq, position)
@@ -58,7 +58,7 @@ pub async fn raise(
     Ok(())
 }
 
-const OF_USER: &str = "
+pub(super) const OF_USER: &str = "
 SELECT c.position, coalesce(u.health_seq, 0), p.position,
        EXISTS (SELECT FROM projector.skipped s
                WHERE s.projector = $1 AND s.generation = $2 AND s.user_id = $4)
@@ -101,7 +101,7 @@ pub struct Parked {
     pub at_ms: i64,
 }
 
-const PARKED: &str = "
+pub(super) const PARKED: &str = "
 SELECT user_id, position, error, attempts, (extract(epoch FROM at) * 1000)::int8 FROM projector.parked
 WHERE projector = $1 AND generation = $2 ORDER BY position, user_id";
 
@@ -130,7 +130,7 @@ pub async fn parked(
         .collect())
 }
 
-const PARK: &str = "
+pub(super) const PARK: &str = "
 INSERT INTO projector.parked AS p (projector, generation, user_id, position, error)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (projector, generation, user_id) DO UPDATE
@@ -159,7 +159,7 @@ pub async fn park(
     Ok(())
 }
 
-const UNPARK: &str = "
+pub(super) const UNPARK: &str = "
 DELETE FROM projector.parked WHERE projector = $1 AND generation = $2 AND user_id = $3";
 
 /// Takes a person off the list.
@@ -191,7 +191,7 @@ pub struct Standing {
     pub partial: bool,
 }
 
-const STANDINGS: &str = "
+pub(super) const STANDINGS: &str = "
 SELECT user_id, max(parked_at), bool_or(fatal), bool_or(parked_at IS NULL)
 FROM (
     SELECT user_id, position AS parked_at, error = $4 AS fatal FROM projector.parked
@@ -223,10 +223,10 @@ pub async fn standings(
     Ok(rows.into_iter().map(standing).collect())
 }
 
-const UNSKIP: &str = "
+pub(super) const UNSKIP: &str = "
 DELETE FROM projector.skipped WHERE projector = $1 AND generation = $2 AND user_id = $3";
 
-const SKIP: &str = "
+pub(super) const SKIP: &str = "
 INSERT INTO projector.skipped (projector, generation, user_id, position)
 SELECT $1, $2, $3, unnest($4::int8[])";
 

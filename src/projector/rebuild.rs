@@ -84,7 +84,8 @@ pub async fn rebuild_expecting<S: LogReader + StateReader + Clone>(
 /// At most one generation of a projector is being built.
 struct BuildLock(PgConnection);
 
-const LOCK_BUILD: &str = "SELECT pg_try_advisory_lock(hashtext('tidemark build'), hashtext($1))";
+pub(super) const LOCK_BUILD: &str =
+    "SELECT pg_try_advisory_lock(hashtext('tidemark build'), hashtext($1))";
 
 impl BuildLock {
     async fn take(pool: &PgPool, model: ReadModel) -> Result<Self, ProjectorError> {

@@ -46,10 +46,10 @@ const ANNOUNCE: &str = "INSERT INTO manifest (model, log_id, position, committed
 const FINISH: &str = "UPDATE manifest SET people = $2, rows = $3, erased = $4, unreadable = $5, \
      finished_at = now() WHERE model = $1";
 /// Whether the schema is there, and whether it bears the mark.
-const FIND: &str = "SELECT coalesce(obj_description(oid, 'pg_namespace') = $2, false) \
+pub(super) const FIND: &str = "SELECT coalesce(obj_description(oid, 'pg_namespace') = $2, false) \
      FROM pg_namespace WHERE nspname = $1";
 const UNFINISHED: &str = "SELECT EXISTS (SELECT FROM manifest WHERE finished_at IS NULL)";
-const LOCK: &str =
+pub(super) const LOCK: &str =
     "SELECT pg_try_advisory_lock(hashtextextended('tidemark replay into ' || $1, 0))";
 
 /// A schema that a replay may make: lower-case letters, digits and underscores.

@@ -30,16 +30,12 @@ pub(crate) const USERS: &str = "WITH RECURSIVE people AS ( \
 pub struct StoreSource(pub Store);
 
 // Lengths of stored texts and blobs are known without reading them.
-const SIZES: &str = "
+pub(super) const SIZES: &str = "
 SELECT octet_length(payload::text) + coalesce(octet_length(sealed), 0)
 FROM events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3";
-const SIZES_OF_USER: &str = "
+pub(super) const SIZES_OF_USER: &str = "
 SELECT octet_length(payload::text) + coalesce(octet_length(sealed), 0)
 FROM events WHERE user_id = $4 AND position > $1 AND position <= $2 ORDER BY position LIMIT $3";
-
-/// By name, for a test that prepares each.
-pub const STATEMENTS: [(&str, &str); 3] =
-    [("users", USERS), ("sizes", SIZES), ("sizes of user", SIZES_OF_USER)];
 
 /// Stored bytes that a page holds at most, unless a single event is larger. Opened they are more,
 /// but not without bound: an event is limited before it is packed.

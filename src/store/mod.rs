@@ -160,6 +160,15 @@ impl Store {
         Ok(at.fetch_optional(&self.pool).await?)
     }
 
+    /// How many people have events.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn people(&self) -> Result<u64, ReadError> {
+        let people: i64 = sqlx::query_scalar(streams::PEOPLE).fetch_one(&self.pool).await?;
+        Ok(people.unsigned_abs())
+    }
+
     /// Whether appends fail, as far as the last of them can tell.
     pub fn append_fails(&self) -> bool {
         self.trouble.is_there()

@@ -188,16 +188,6 @@ impl PageKeys {
         Ok(events)
     }
 
-    /// As [`open`](Self::open), but an event that does not open fails alone.
-    pub(crate) fn open_each(&self, log_id: Uuid, page: &RawPage) -> Result<Vec<Opened>, ReadError> {
-        let mut opener = Opener::new(log_id);
-        let mut events = Vec::with_capacity(page.len());
-        for (row, seal) in page.rows().zip(self.seals()) {
-            events.push(opener.each(&row?, seal));
-        }
-        Ok(events)
-    }
-
     fn seals(&self) -> impl Iterator<Item = &Seal> {
         self.of_row.iter().map(|&place| self.seals.get(place).unwrap_or(&Seal::None))
     }

@@ -13,10 +13,8 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
-use uuid::Uuid;
 
 use super::Store;
-use super::open::{Opened, PageKeys};
 use super::page::{Leaves, RawPage, Shelf};
 use super::read::ReadError;
 
@@ -39,31 +37,13 @@ impl Store {
         after: i64,
         upto: i64,
     ) -> impl Stream<Item = Result<Vec<Recorded>, ReadError>> + Send + use<> {
-        self.scan_opened(after, upto, PageKeys::open)
-    }
-
-    /// As [`scan`](Self::scan), but an event that does not open fails alone.
-    pub fn scan_each(
-        &self,
-        after: i64,
-        upto: i64,
-    ) -> impl Stream<Item = Result<Vec<Opened>, ReadError>> + Send + use<> {
-        self.scan_opened(after, upto, PageKeys::open_each)
-    }
-
-    fn scan_opened<T: Send + 'static>(
-        &self,
-        after: i64,
-        upto: i64,
-        open: fn(&PageKeys, Uuid, &RawPage) -> Result<Vec<T>, ReadError>,
-    ) -> impl Stream<Item = Result<Vec<T>, ReadError>> + Send + use<T> {
         let sealer = self.sealer.clone();
         self.scan_raw(after, upto, Leaves::Without, move |span, page| {
             let sealer = sealer.clone();
             async move {
                 page.check_dense(span)?;
                 let keys = sealer.page_keys(page.seals()).await?;
-                computed(move || open(&keys, sealer.log_id, &page)).await
+                computed(move || keys.open(sealer.log_id, &page)).await
             }
         })
     }

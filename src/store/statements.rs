@@ -20,6 +20,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("receipts", streams::RECEIPTS),
     ("holders", streams::HOLDERS),
     ("user head", streams::USER_HEAD),
+    ("people", streams::PEOPLE),
     ("committed at", streams::COMMITTED_AT),
     ("subjects", subjects::SUBJECTS),
     ("unfinished erasures", subjects::UNFINISHED),

@@ -84,6 +84,7 @@ pub(crate) const HOLDERS: &str = "SELECT hmac, user_id, aggregate_type, aggregat
      FROM reservations WHERE scope = $1 AND hmac = ANY ($2)";
 pub(crate) const USER_HEAD: &str = "SELECT health_seq, received_seq, pos_health, pos_session, \
      pos_other FROM user_heads WHERE user_id = $1";
+pub(crate) const PEOPLE: &str = "SELECT count(*) FROM user_heads";
 pub(crate) const COMMITTED_AT: &str = "SELECT committed_ms FROM events WHERE position = $1";
 
 impl StreamHead {

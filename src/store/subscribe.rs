@@ -46,17 +46,6 @@ impl Store {
             }
         })
     }
-
-    /// Waits until the head has passed a position or the time is up; whichever it was, the caller
-    /// looks again.
-    pub async fn wait_past(&self, position: i64, at_most: Duration) {
-        let mut hints = self.waker.subscribe();
-        hints.mark_unchanged();
-        if self.head().await.is_ok_and(|head| head.position > position) {
-            return;
-        }
-        let _ = tokio::time::timeout(at_most, hints.changed()).await;
-    }
 }
 
 struct Subscription {

@@ -71,20 +71,71 @@ fn every_setting_is_documented() {
     }
 }
 
-/// Links between pages lead somewhere.
+/// Whoever upgrades reads of each migration since the first release what older servers make of it.
+#[test]
+fn every_migration_says_what_it_means_for_older_servers() {
+    let page = page("operations.md");
+    let files = fs::read_dir(root().join("migrations")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let newer = |name: &String| name.ends_with(".sql") && name.as_str() > "20261124";
+    let mut count = 0;
+    for name in names.filter(newer) {
+        let row = format!("| `{}` | ", name.trim_end_matches(".sql"));
+        assert!(page.contains(&row), "docs/operations.md lacks, under Upgrading: {row}");
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+/// Each decision is in the list of them.
+#[test]
+fn every_decision_is_listed() {
+    let list = page("adr/README.md");
+    for name in markdown("docs/adr") {
+        assert!(name.ends_with("README.md") || list.contains(&format!("]({name}) ")), "{name}");
+    }
+}
+
+/// Names of the pages in a folder.
+fn markdown(folder: &str) -> Vec<String> {
+    let files = fs::read_dir(root().join(folder)).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".md")).collect()
+}
+
+/// Links between pages lead somewhere, down to the heading.
 #[test]
 fn relative_links_have_targets() {
-    for name in
-        ["architecture.md", "privacy.md", "adding.md", "operations.md", "api.md", "replay.md"]
-    {
-        for link in page(name).split("](").skip(1) {
-            let target = link.split([')', '#']).next().unwrap();
-            if target.is_empty() || target.contains("://") {
-                continue;
+    for folder in ["", "docs", "docs/adr"] {
+        let here = root().join(folder);
+        let names = markdown(folder);
+        assert!(!names.is_empty());
+        for name in names {
+            let text = fs::read_to_string(here.join(&name)).unwrap();
+            for link in text.split("](").skip(1) {
+                let link = link.split(')').next().unwrap();
+                if link.contains("://") {
+                    continue;
+                }
+                let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+                let target = here.join(if file.is_empty() { &name } else { file });
+                assert!(target.exists(), "{folder}/{name}: {link}");
+                if !heading.is_empty() {
+                    let text = fs::read_to_string(target).unwrap();
+                    assert!(anchors(&text).any(|it| it == heading), "{folder}/{name}: {link}");
+                }
             }
-            assert!(root().join("docs").join(target).exists(), "{name}: {target}");
         }
     }
+}
+
+/// The headings of a page as links name them.
+fn anchors(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter(|line| line.starts_with('#')).map(|line| {
+        let words = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = words.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.collect::<String>().replace(' ', "-")
+    })
 }
 
 /// Files that the pages for developers send people to are there.

@@ -8,11 +8,10 @@ use aggregates::{AnyEvent, StreamId};
 use futures_util::StreamExt;
 use sqlx::{Executor, PgConnection, Row};
 use tidemark::commands::verify;
-use tidemark::projector::store_source;
 use tidemark::store::read::{self, RawEvent, ReadError};
 use tidemark::store::statements;
 use tidemark::store::{Claim, Filter, Member, NewEvent, Outcome, Receipt, Reservation, Store};
-use tidemark::{ids, keys};
+use tidemark::{ids, keys, projector};
 
 use crate::world::{World, change, started};
 
@@ -374,15 +373,14 @@ async fn receipts_without_events_are_forgotten_in_time_and_others_never() {
     assert_eq!(left, [b"event".to_vec()]);
 }
 
-/// As the server's own role, which may do nothing that the statements do not need.
+/// Those of the store as the server's own role, which may do nothing that they do not need.
 #[tokio::test]
 async fn every_statement_fits_the_schema() {
     let world = World::new().await;
     let mut app = world.database.pool().acquire().await.unwrap();
     sqlx::query("SET ROLE tidemark_app").execute(&mut *app).await.unwrap();
-    let store = statements::ALL.iter().copied();
-    let all = store.chain(store_source::STATEMENTS).chain(verify::statements());
-    prepare(&mut app, all).await;
+    let all = statements::ALL.iter().chain(projector::statements::ALL).copied();
+    prepare(&mut app, all.chain(verify::statements())).await;
 }
 
 #[tokio::test]

@@ -46,11 +46,6 @@ pub fn schema_path(event_type: &str, version: u32) -> String {
     format!("event-schemas/{}.v{version}.json", event_type.replacen('.', "/", 1))
 }
 
-/// Where the example of one version of an event type is kept.
-pub fn example_path(event_type: &str, version: u32) -> String {
-    format!("event-schemas/{}.v{version}.example.json", event_type.replacen('.', "/", 1))
-}
-
 /// The JSON Schema of an event's payload; `None` for a type that has no payload type here, which a
 /// test rules out for everything in the registry.
 pub fn schema_of(entry: &EventType) -> Option<Value> {
