@@ -4,14 +4,14 @@
 //! that fails says so a thousand times, and that is no way to hear of trouble. The same conditions
 //! are shown by `/readyz` and, as numbers, by `/metrics`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::auth::Verifier;
+use crate::auth::{JwksHealth, Verifier};
 use crate::http::readiness::{Behind, SystemReadiness, behind};
 use crate::http::state::{Check, Readiness};
 use crate::metrics::CHECK_OK;
@@ -45,8 +45,8 @@ pub const ACTIONS: [(&str, &str, &str); 7] = [
     ),
     (
         "identity",
-        "tokens of an identity provider cannot be verified",
-        "see that this host reaches the key set's address",
+        "no identity provider's tokens can be verified",
+        "see that this host reaches the key sets' addresses",
     ),
     (
         "projectors",
@@ -61,6 +61,8 @@ pub const ACTIONS: [(&str, &str, &str); 7] = [
 struct Seen {
     /// Conditions that do not hold, and since when.
     broken: BTreeMap<String, Instant>,
+    /// Issuers without usable keys.
+    keyless: BTreeSet<String>,
     late: BTreeMap<&'static str, i64>,
     parked: BTreeMap<&'static str, i64>,
 }
@@ -74,6 +76,7 @@ pub fn start(readiness: SystemReadiness, verifier: Arc<Verifier>, app: Arc<App>)
         loop {
             ticks.tick().await;
             verifier.tend().await;
+            seen.issuers(&verifier.health());
             seen.conditions(&readiness.checks().await);
             if let Ok(Ok(all)) = tokio::time::timeout(EVERY, behind(&app)).await {
                 seen.read_models(&all);
@@ -105,6 +108,24 @@ impl Seen {
                     self.broken.remove(&check.name);
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// One issuer without keys leaves the server ready for the others.
+    fn issuers(&mut self, all: &[JwksHealth]) {
+        for JwksHealth { issuer, failure, usable, .. } in all {
+            if *usable {
+                if self.keyless.remove(issuer) {
+                    tracing::info!(issuer, "an identity provider's tokens are verified again");
+                }
+            } else if self.keyless.insert(issuer.clone()) {
+                tracing::error!(
+                    issuer,
+                    cause = failure,
+                    action = "see that this host reaches the key set's address",
+                    "tokens of an identity provider cannot be verified"
+                );
             }
         }
     }
@@ -152,6 +173,19 @@ mod tests {
         assert_eq!((seen.late["entities"], seen.parked["entities"]), (LATE_S, 2));
         seen.read_models(&behind(0, 0));
         assert_eq!((seen.late["entities"], seen.parked["entities"]), (0, 0));
+    }
+
+    #[test]
+    fn an_issuer_without_keys_is_remembered_until_it_has_some() {
+        let mut seen = Seen::default();
+        let health = |usable| {
+            let issuer = "https://id.example".to_owned();
+            [JwksHealth { issuer, age: None, failure: None, usable }]
+        };
+        seen.issuers(&health(false));
+        assert!(seen.keyless.contains("https://id.example"));
+        seen.issuers(&health(true));
+        assert!(seen.keyless.is_empty());
     }
 
     #[test]

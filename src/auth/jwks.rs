@@ -10,11 +10,15 @@
 //!
 //! The provider is asked within [`JwksTiming::timeout`], without following redirects, and at most
 //! [`MAX_BYTES`] of its answer are read. What replaces a set is another set with a usable key.
+//!
+//! A fetch is a task of its own: the callers that wait for it may hang up, which ends their part in
+//! it, but not the fetch.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, redirect};
+use tokio::sync::OwnedMutexGuard;
 
 use super::TokenError;
 use super::keys::{KeySet, KeySetError};
@@ -57,7 +61,7 @@ pub struct RemoteKeys {
     timing: JwksTiming,
     state: Mutex<State>,
     /// Held by who fetches.
-    fetching: tokio::sync::Mutex<()>,
+    fetching: Arc<tokio::sync::Mutex<()>>,
     waiting: tokio::sync::Semaphore,
 }
 
@@ -113,7 +117,7 @@ impl RemoteKeys {
             client,
             timing,
             state: Mutex::default(),
-            fetching: tokio::sync::Mutex::new(()),
+            fetching: Arc::default(),
             waiting: tokio::sync::Semaphore::new(WAITING),
         })
     }
@@ -133,18 +137,21 @@ impl RemoteKeys {
     }
 
     /// Newer keys than those that did not fit, if there are any.
-    pub(super) async fn newer(&self, old: &Arc<KeySet>) -> Result<Option<Arc<KeySet>>, TokenError> {
+    pub(super) async fn newer(
+        self: &Arc<Self>,
+        old: &Arc<KeySet>,
+    ) -> Result<Option<Arc<KeySet>>, TokenError> {
         self.renewed(Some(old)).await
     }
 
     /// Fetches the set if it is time to. For a loop that sees to it while nobody calls.
-    pub async fn tend(&self) {
+    pub async fn tend(self: &Arc<Self>) {
         let due = self.usable().is_none_or(|(_, age)| age >= self.timing.refresh);
         if due
-            && let Ok(_turn) = self.fetching.try_lock()
+            && let Ok(turn) = Arc::clone(&self.fetching).try_lock_owned()
             && self.may_try()
         {
-            self.fetch().await;
+            self.fetch_apart(turn).await;
         }
         if let Some((_, age)) = self.known() {
             metrics::gauge!(JWKS_AGE_SECONDS, "issuer" => self.issuer.clone())
@@ -162,9 +169,12 @@ impl RemoteKeys {
 
     /// Other keys than `old`: those that somebody else has fetched meanwhile, or fetched now. None
     /// where the provider was asked just now and has no others; an error where that is not known.
-    async fn renewed(&self, old: Option<&Arc<KeySet>>) -> Result<Option<Arc<KeySet>>, TokenError> {
+    async fn renewed(
+        self: &Arc<Self>,
+        old: Option<&Arc<KeySet>>,
+    ) -> Result<Option<Arc<KeySet>>, TokenError> {
         let _place = self.waiting.try_acquire().map_err(|_| TokenError::Unavailable)?;
-        let _turn = self.fetching.lock().await;
+        let turn = Arc::clone(&self.fetching).lock_owned().await;
         let other = || {
             let keys = self.usable().map(|(keys, _)| keys);
             keys.filter(|keys| old.is_none_or(|old| !Arc::ptr_eq(keys, old)))
@@ -172,11 +182,21 @@ impl RemoteKeys {
         if let Some(keys) = other() {
             return Ok(Some(keys));
         }
-        if self.may_try() {
-            self.fetch().await;
-        }
-        let failed = self.state().failure.is_some();
-        if failed { Err(TokenError::Unavailable) } else { Ok(other()) }
+        let known =
+            if self.may_try() { self.fetch_apart(turn).await } else { self.last_succeeded() };
+        if known { Ok(other()) } else { Err(TokenError::Unavailable) }
+    }
+
+    /// Fetches the set in a task that keeps the turn until it is done, whatever becomes of the
+    /// caller. Whether it succeeded.
+    async fn fetch_apart(self: &Arc<Self>, turn: OwnedMutexGuard<()>) -> bool {
+        let this = Arc::clone(self);
+        let fetch = tokio::spawn(async move {
+            let _turn = turn;
+            this.fetch().await;
+            this.last_succeeded()
+        });
+        fetch.await.unwrap_or(false)
     }
 
     /// Fetches the set, by one caller at a time.
@@ -235,12 +255,26 @@ impl RemoteKeys {
         self.known().filter(|(_, age)| *age < self.timing.stale)
     }
 
+    /// Whether the last fetch brought a set. One that was broken off did not.
+    fn last_succeeded(&self) -> bool {
+        let state = self.state();
+        state.keys.as_ref().is_some_and(|(_, at)| state.tried.is_none_or(|tried| tried <= *at))
+    }
+
     fn may_try(&self) -> bool {
         self.state().tried.is_none_or(|at| at.elapsed() >= self.timing.pause)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl RemoteKeys {
+    /// Lets the pause be over.
+    pub(super) fn end_pause(&self) {
+        self.state().tried = None;
     }
 }
 

@@ -64,6 +64,8 @@ enum Answer {
     Text(String),
     Status(u16),
     Redirect(String),
+    /// This text, once somebody lets it go.
+    Held(Arc<tokio::sync::Semaphore>, String),
     Never,
 }
 
@@ -103,6 +105,10 @@ impl Provider {
             Answer::Text(text) => text.into_response(),
             Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
             Answer::Redirect(to) => Redirect::temporary(&to).into_response(),
+            Answer::Held(gate, text) => {
+                let _open = gate.acquire().await.unwrap();
+                text.into_response()
+            }
             Answer::Never => std::future::pending().await,
         }
     }
@@ -112,8 +118,7 @@ impl Provider {
     }
 
     fn publishes(&self, pairs: &[&Pair]) {
-        let keys: Vec<&Value> = pairs.iter().map(|pair| &pair.jwk).collect();
-        self.says(Answer::Text(json!({ "keys": keys }).to_string()));
+        self.says(Answer::Text(published(pairs)));
     }
 
     fn asked(&self) -> usize {
@@ -128,6 +133,11 @@ impl Provider {
     fn verifier(&self, timing: JwksTiming) -> Verifier {
         Verifier::new(vec![self.issuer(ISSUER, timing)])
     }
+}
+
+fn published(pairs: &[&Pair]) -> String {
+    let keys: Vec<&Value> = pairs.iter().map(|pair| &pair.jwk).collect();
+    json!({ "keys": keys }).to_string()
 }
 
 /// Asks at every occasion.
@@ -190,6 +200,49 @@ async fn callers_that_come_at_once_share_one_fetch() {
     let all = futures_util::future::join_all((0..10).map(|_| outcome(&verifier, &token))).await;
     assert!(all.iter().all(|outcome| outcome == "ok"), "{all:?}");
     assert_eq!(provider.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_takes_no_fetch_with_it() {
+    let provider = Provider::start().await;
+    let (old, new) = (Pair::new("old"), Pair::new("new"));
+    provider.publishes(&[&old]);
+    let long = Duration::from_secs(60);
+    let keys =
+        RemoteKeys::new(ISSUER, &provider.url, JwksTiming { pause: long, timeout: long, ..EAGER });
+    let keys = Arc::new(keys.unwrap());
+    let known = keys.current().await.unwrap();
+    keys.end_pause();
+
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    provider.says(Answer::Held(Arc::clone(&gate), published(&[&old, &new])));
+    let asking = |keys: Arc<RemoteKeys>, known: Arc<KeySet>| {
+        tokio::spawn(async move { keys.newer(&known).await })
+    };
+    let stranger = asking(Arc::clone(&keys), Arc::clone(&known));
+    while provider.asked() < 2 {
+        tokio::task::yield_now().await;
+    }
+    stranger.abort();
+    assert!(stranger.await.is_err_and(|error| error.is_cancelled()));
+    let person = asking(Arc::clone(&keys), known);
+    tokio::task::yield_now().await;
+    gate.add_permits(1);
+    let newer = person.await.unwrap().unwrap().expect("the new keys");
+    assert_eq!((newer.keys.len(), provider.asked()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_provider_without_tls_is_told_as_that() {
+    let provider = Provider::start().await;
+    let pair = Pair::new("one");
+    provider.publishes(&[&pair]);
+    let url = provider.url.replace("http://", "https://");
+    let keys = Arc::new(RemoteKeys::new(ISSUER, &url, EAGER).unwrap());
+    keys.tend().await;
+    let failure = keys.health().failure.expect("a failure");
+    assert!(failure.contains("corrupt message"), "{failure}");
+    assert_eq!(provider.asked(), 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Verification of bearer tokens.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +10,7 @@ use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::jwks::JwksHealth;
+use super::jwks::{JwksHealth, RemoteKeys};
 use super::keys::{ALGORITHMS, Key, KeySet, Keys};
 use super::{Identity, Role};
 use crate::metrics::TOKENS_REFUSED;
@@ -184,6 +185,13 @@ impl Verifier {
         futures_util::future::join_all(published.map(|keys| keys.tend())).await;
     }
 
+    /// Whether the tokens of some issuer can be verified now, if there is any.
+    pub fn is_usable(&self) -> bool {
+        let usable =
+            |issuer: &TrustedIssuer| issuer.published().is_none_or(|keys| keys.health().usable);
+        self.issuers.is_empty() || self.issuers.iter().any(usable)
+    }
+
     /// How the published key sets are.
     pub fn health(&self) -> Vec<JwksHealth> {
         let published = self.issuers.iter().filter_map(TrustedIssuer::published);
@@ -192,7 +200,7 @@ impl Verifier {
 }
 
 impl TrustedIssuer {
-    fn published(&self) -> Option<&super::jwks::RemoteKeys> {
+    fn published(&self) -> Option<&Arc<RemoteKeys>> {
         match &self.keys {
             Keys::Fixed(_) => None,
             Keys::Published(keys) => Some(keys),

@@ -150,8 +150,20 @@ async fn rotate(app: &App, batch: i64, json: bool) -> anyhow::Result<ExitCode> {
     let keyring = app.store.sealer().keyring();
     let known = keyring.store().masters().await?;
     let in_state = |state| known.iter().find(move |master| master.state == state);
+    // Retired, but still in the file: all that was left to do was to move them.
+    let at_hand = keyring.masters().ids();
+    let retired = known.iter().filter(|master| master.state == MasterState::Retired);
+    let mut spent: Vec<String> = retired.map(|master| master.kek_id.clone()).collect();
+    spent.retain(|id| keyring.masters().is_file() && at_hand.contains(id));
+    let mut kept: Vec<PathBuf> = match spent.len() {
+        0 => Vec::new(),
+        // The current key is not at hand; the rotation will say so.
+        all if all == at_hand.len() => Vec::new(),
+        _ => keyring.masters().set_aside(&spent)?,
+    };
     let newest = keyring.masters().newest().map(|key| key.id().to_owned());
-    let begun = in_state(MasterState::Accepted).is_some()
+    let begun = !spent.is_empty()
+        || in_state(MasterState::Accepted).is_some()
         || in_state(MasterState::Current).map(|master| &master.kek_id) != newest.as_ref();
     if !begun {
         let id = keyring.masters().add_new()?;
@@ -159,13 +171,12 @@ async fn rotate(app: &App, batch: i64, json: bool) -> anyhow::Result<ExitCode> {
     }
     let total: i64 = keyring.store().wrapped().await?.iter().map(|it| it.subject_keys).sum();
     let progress = Progress::items(total.unsigned_abs(), "wrapping anew");
-    let rotated = keyring.rotate_master(batch, |seen| progress.set(seen)).await?;
+    let mut rotated = keyring.rotate_master(batch, |seen| progress.set(seen)).await?;
     drop(progress);
-    let kept: Vec<PathBuf> = match rotated.retired.as_slice() {
-        [] => Vec::new(),
-        retired if keyring.masters().is_file() => keyring.masters().set_aside(retired)?,
-        _ => Vec::new(),
-    };
+    if !rotated.retired.is_empty() && keyring.masters().is_file() {
+        kept.extend(keyring.masters().set_aside(&rotated.retired)?);
+    }
+    rotated.retired.extend(spent);
     if json {
         report::json(&json!({
             "rewrapped": rotated.rewrapped,

@@ -21,6 +21,8 @@ use super::{KeyError, Keyring, Pseudonym, ServerKey, ServerKeyName};
 
 /// How long a process relies on what it knows of the generations.
 pub const VIEW: Duration = Duration::from_secs(60);
+/// Shortest time between two looks at generations that people are only found by.
+const RETRY: Duration = Duration::from_secs(5);
 /// How long a new generation rests. Far longer than [`VIEW`] and a request together.
 pub const REST: Duration = Duration::from_secs(10 * 60);
 
@@ -29,6 +31,8 @@ pub const REST: Duration = Duration::from_secs(10 * 60);
 pub struct Lookup {
     keyring: Keyring,
     view: Arc<Mutex<Arc<LookupView>>>,
+    /// When [`view`](Self::view) last looked.
+    tried: Arc<Mutex<Option<Instant>>>,
 }
 
 /// The generations as one process knew them at one moment.
@@ -55,18 +59,38 @@ impl Lookup {
     /// [`KeyError::NoServerKey`] where there is none.
     pub async fn open(keyring: Keyring) -> Result<Self, KeyError> {
         let view = read(&keyring).await?;
-        Ok(Self { keyring, view: Arc::new(Mutex::new(Arc::new(view))) })
+        Ok(Self { keyring, view: Arc::new(Mutex::new(Arc::new(view))), tried: Arc::default() })
     }
 
     /// The generations for finding somebody: an old view while the key store is away.
+    ///
+    /// One caller in [`RETRY`] looks whether there are newer ones, and waits for the answer; the
+    /// others go on with what is known, so that nobody waits for a store that is away.
     pub async fn view(&self) -> Arc<LookupView> {
-        match self.fresh().await {
-            Ok(view) => view,
-            Err(error) => {
-                tracing::debug!(%error, "going on with the known generations of the lookup key");
-                self.known()
-            }
+        let known = self.known();
+        if known.is_fresh() || !self.is_due() {
+            return known;
         }
+        // In a task of its own: a caller that hangs up would leave the others with the old view.
+        let this = self.clone();
+        match tokio::spawn(async move { this.fresh().await }).await {
+            Ok(Ok(view)) => view,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "going on with the known generations of the lookup key");
+                known
+            }
+            Err(_) => known,
+        }
+    }
+
+    /// Whether it is time to look again; then the time starts anew.
+    fn is_due(&self) -> bool {
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = tried.is_none_or(|at| at.elapsed() >= RETRY);
+        if due {
+            *tried = Some(Instant::now());
+        }
+        due
     }
 
     /// The generations for claiming a name.
@@ -91,8 +115,9 @@ impl Lookup {
 
 #[cfg(test)]
 impl Lookup {
-    /// Makes the known view one that was read so long ago.
+    /// Makes the known view one that was read so long ago, and nobody has looked since.
     pub(super) fn backdate(&self, ago: Duration) {
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::get_mut(&mut view).unwrap().read -= ago;
     }

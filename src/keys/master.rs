@@ -190,12 +190,13 @@ impl Masters {
             let id = MasterKey::parse(line)?.id;
             if retired.contains(&id) {
                 let aside = path.with_file_name(format!("{FILE_NAME}.{id}.retired"));
-                match write_private(&aside, line) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(MasterKeyError::Io { path: aside, source: error });
-                    }
-                    _ => kept.push(aside),
+                // A file of that name may be what a crash has left of one.
+                let held = read_private(&aside).and_then(|text| MasterKey::parse(&text));
+                if !held.is_ok_and(|key| key.id == id) {
+                    replace(&aside, line)
+                        .map_err(|source| MasterKeyError::Io { path: aside.clone(), source })?;
                 }
+                kept.push(aside);
             }
         }
         let stays =
@@ -215,11 +216,7 @@ impl Masters {
         change(&mut lines);
         let text = lines.join("\n");
         let keys = parse_all(&text)?;
-        let aside = path.with_file_name(format!("{FILE_NAME}.{}", ids::new_id()));
-        write_private(&aside, &text)
-            .and_then(|()| fs::rename(&aside, path))
-            .and_then(|()| directory.sync_all())
-            .map_err(failed)?;
+        replace(path, &text).map_err(failed)?;
         self.known().keys = keys;
         Ok(())
     }
@@ -273,6 +270,18 @@ fn create(path: &Path) -> Result<(), MasterKeyError> {
         _ => removed.map_err(failed)?,
     }
     File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// Puts a file in place, whole and durably, whether or not there is one.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_file_name(format!("{FILE_NAME}.{}", ids::new_id()));
+    let replaced = write_private(&draft, text).and_then(|()| fs::rename(&draft, path));
+    if replaced.is_err() {
+        // It is of no use to anybody; that it stays is no reason to fail otherwise.
+        let _ = fs::remove_file(&draft);
+    }
+    replaced?;
+    File::open(directory_of(path))?.sync_all()
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
@@ -388,6 +397,22 @@ mod tests {
         assert_eq!(Masters::obtain(None, dir.path()).unwrap().ids(), [new]);
         let kept = fs::read_to_string(&kept[0]).unwrap();
         assert_eq!(MasterKey::parse(&kept).unwrap().id(), old[0], "backups still need it");
+    }
+
+    #[test]
+    fn a_half_written_file_does_not_pass_for_the_key_that_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let masters = Masters::obtain(None, dir.path()).unwrap();
+        let old = masters.ids();
+        let path = dir.path().join(FILE_NAME);
+        let half = fs::read_to_string(&path).unwrap()[..20].to_owned();
+        masters.add_new().unwrap();
+        let aside = dir.path().join(format!("{FILE_NAME}.{}.retired", old[0]));
+        write_private(&aside, &half).unwrap();
+        assert_eq!(masters.set_aside(&old).unwrap(), [aside.as_path()]);
+        let kept = read_private(&aside).unwrap();
+        assert_eq!(MasterKey::parse(&kept).unwrap().id(), old[0]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no draft is left behind");
     }
 
     #[test]

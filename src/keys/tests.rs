@@ -1,6 +1,7 @@
 //! The keyring over a store in memory that tests can damage, and the Postgres store itself.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aggregates::{Purpose, UserId};
@@ -19,6 +20,8 @@ struct MemoryKeyStore {
     subjects: Mutex<BTreeMap<Uuid, StoredSubjectKey>>,
     server: Mutex<Vec<StoredServerKey>>,
     masters: Mutex<Vec<StoredMaster>>,
+    /// How often the server's keys were read.
+    reads: AtomicUsize,
 }
 
 impl MemoryKeyStore {
@@ -79,6 +82,7 @@ impl KeyStore for MemoryKeyStore {
         &self,
         name: ServerKeyName,
     ) -> BoxFuture<'_, Result<Vec<StoredServerKey>, KeyError>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let named = |keys: &mut Vec<StoredServerKey>| {
             let mut named: Vec<_> = keys.iter().filter(|key| key.name == name).cloned().collect();
             named.sort_by_key(|key| -key.generation);
@@ -318,6 +322,27 @@ async fn nobody_claims_by_generations_read_long_ago() {
     let view = rested.known();
     let names = view.names("identity", &["ann"]);
     assert_eq!(view.claimed(&names), &names[..1], "from then on, the newest");
+}
+
+#[tokio::test]
+async fn a_key_store_that_is_away_is_asked_by_one_caller_at_a_time_and_not_at_every_request() {
+    let store = Arc::new(MemoryKeyStore::default());
+    let keyring = keyring_over(Arc::clone(&store) as _, MASTER);
+    keyring.get_or_create_server_key(ServerKeyName::Lookup).await.unwrap();
+    let lookup = read_before(&keyring, lookup::VIEW).await;
+    store.server(Vec::clear);
+    let reads = || store.reads.load(Ordering::SeqCst);
+    let before = reads();
+    futures_util::future::join_all((0..10).map(|_| lookup.view())).await;
+    for _ in 0..10 {
+        assert_eq!(lookup.view().await.names("identity", &["ann"]).len(), 1);
+    }
+    assert_eq!(reads(), before + 1);
+    assert!(lookup.fresh().await.is_err(), "to claim, one must know");
+    assert_eq!(reads(), before + 2);
+    lookup.backdate(lookup::VIEW);
+    lookup.view().await;
+    assert_eq!(reads(), before + 3, "in a while, it is asked again");
 }
 
 async fn keyring_with_generations(store: &Arc<MemoryKeyStore>) -> Keyring {

@@ -74,6 +74,16 @@ async fn a_rotation_survives_kill_9_beside_a_running_server() {
     let retired = after["master_keys"][0]["id"].as_str().expect("an id");
     let kept = data_dir.join(format!("master.key.{retired}.retired"));
 
+    // Killed after the store retired the old key and before the file gave it up: no third key.
+    let old = std::fs::read_to_string(&kept).expect("it was kept");
+    std::fs::remove_file(&kept).expect("removed");
+    std::fs::write(data_dir.join("master.key"), format!("{}\n{}\n", lines.trim(), old.trim()))
+        .expect("written");
+    let resumed = keys(&data_dir, &["rotate", "--json"]);
+    assert_eq!((&resumed["rewrapped"], &resumed["retired"][0]), (&0.into(), &retired.into()));
+    assert_eq!(keys(&data_dir, &["status", "--json"])["master_keys"], after["master_keys"]);
+    assert_eq!(std::fs::read_to_string(data_dir.join("master.key")).expect("the file"), lines);
+
     // With the old key alone, the program says what it lacks.
     let old = std::fs::read_to_string(&kept).expect("it was kept");
     let refused = command(&data_dir)

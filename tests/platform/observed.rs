@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 use tidemark::app::App;
+use tidemark::auth::dev::DevIssuer;
 use tidemark::auth::{JwksTiming, RemoteKeys, TrustedIssuer, Verifier};
 use tidemark::config::{Config, DatabaseConfig, HttpConfig, LogConfig, LogFormat};
 use tidemark::http::readiness::SystemReadiness;
@@ -25,7 +26,7 @@ struct Observed {
     app: Arc<App>,
     readiness: SystemReadiness,
     database: TestDatabase,
-    _directory: DataDir,
+    directory: DataDir,
 }
 
 impl Observed {
@@ -50,7 +51,7 @@ impl Observed {
             verifier: Arc::new(Verifier::new(Vec::new())),
             room: Room::default(),
         };
-        Self { app, readiness, database, _directory: directory }
+        Self { app, readiness, database, directory }
     }
 
     /// The detail of a check that does not hold; none if it holds.
@@ -178,18 +179,28 @@ async fn readiness_tells_how_far_read_models_are_and_whether_they_are_there() {
 
 #[tokio::test]
 async fn readiness_tells_of_an_identity_provider_whose_keys_were_never_had() {
-    let keys =
-        RemoteKeys::new("https://id.example", "http://127.0.0.1:9/jwks", JwksTiming::default());
-    let audiences = BTreeSet::from(["app".to_owned()]);
-    let issuer = TrustedIssuer::new("https://id.example", audiences, keys.expect("a client"));
+    let issuer = || {
+        let keys =
+            RemoteKeys::new("https://id.example", "http://127.0.0.1:9/jwks", JwksTiming::default());
+        let audiences = BTreeSet::from(["app".to_owned()]);
+        TrustedIssuer::new("https://id.example", audiences, keys.expect("a client"))
+    };
     let mut observed = Observed::new().await;
     assert_eq!(observed.broken("identity").await, None);
-    observed.readiness.verifier = Arc::new(Verifier::new(vec![issuer]));
+    observed.readiness.verifier = Arc::new(Verifier::new(vec![issuer()]));
     let told = observed.broken("identity").await.expect("a detail");
     assert!(told.contains("not fetched yet") && told.contains("no keys"), "{told}");
     observed.readiness.verifier.tend().await;
     let told = observed.broken("identity").await.expect("a detail");
     assert!(told.contains("cannot be reached"), "{told}");
+
+    // One whose people can be served is enough; the others are told all the same.
+    let dev = DevIssuer::open(&observed.directory.path()).expect("an issuer");
+    observed.readiness.verifier = Arc::new(Verifier::new(vec![issuer(), dev.trusted()]));
+    assert_eq!(observed.broken("identity").await, None);
+    let checks = observed.readiness.checks().await;
+    let check = checks.into_iter().find(|check| check.name == "identity").expect("the check");
+    assert!(check.detail.expect("a detail").contains("https://id.example"));
     observed.app.stop().await;
 }
 
