@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::checkpoint::{self, Generation, Held};
+use super::error::DIED;
 use super::progress::{self, Standing, Step};
 use super::settle::{rehearse, settle};
 use super::source::{LogReader, Page, SourceError, StateReader, Unreadable};
@@ -138,6 +139,11 @@ impl<S: LogReader + StateReader> Desk<'_, S> {
             let Whose { floor, wiped, .. } = whose;
             let change = Change::wipe_only(user, wiped);
             return Ok(Person { user, was, floor, change, step: None, fate: Fate::Goes });
+        }
+        // Workers have died of this event: whatever else is to be done, nothing opens it again.
+        if let Some(event) = mail.unreadable.filter(|event| event.class == DIED) {
+            let error = SourceError::Unreadable { class: DIED }.into();
+            return self.park(whose, Stopped { position: event.position, error }).await;
         }
         // With an event left out, current state is not what the rows follow from; and what could not
         // be opened may be none of ours any more once its key is destroyed.
