@@ -86,7 +86,9 @@ fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default();
-            ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
+            // Of class 25: a transaction that waited too long, and a primary that is none any more.
+            matches!(code.as_ref(), "25P03" | "25006")
+                || ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
