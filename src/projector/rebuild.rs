@@ -132,6 +132,10 @@ impl<S: LogReader + StateReader> Build<'_, S> {
             let report = Box::new(comparison);
             return Err(ProjectorError::Differs { projector: name, report });
         }
+        // Comparing took its time. What has come meanwhile is made up before the old one has to wait.
+        if !worker.catch_up(source.head().await?).await? {
+            return Err(behind());
+        }
 
         let mut tx = pool.begin().await?;
         // From here the old generation stands still, so that the new one can overtake it.
