@@ -24,6 +24,8 @@ pub enum ProjectorError {
     Worse { projector: &'static str, people: usize },
     #[error("another generation of {projector} is being built (`tidemark projectors list`)")]
     Building { projector: &'static str },
+    #[error("building a generation of {projector} was called off")]
+    Cancelled { projector: &'static str },
     #[error("rows of {projector} differ in other ways than expected, so the live generation stays")]
     Differs { projector: &'static str, report: Box<Comparison> },
     #[error("computing rows of {projector} panicked")]
@@ -40,6 +42,7 @@ impl ProjectorError {
             Self::Source(SourceError::Unavailable(_))
             | Self::Lost { .. }
             | Self::Behind { .. }
+            | Self::Cancelled { .. }
             | Self::Building { .. } => true,
             Self::Source(SourceError::Unreadable { .. })
             | Self::NoGeneration { .. }
@@ -74,6 +77,7 @@ impl ProjectorError {
             Self::Behind { .. } => "behind".to_owned(),
             Self::Worse { .. } => "worse".to_owned(),
             Self::Building { .. } => "building".to_owned(),
+            Self::Cancelled { .. } => "cancelled".to_owned(),
             Self::Differs { .. } => "differs".to_owned(),
             Self::Panicked { .. } => "panic".to_owned(),
             Self::Row { column, .. } => format!("row_{column}"),

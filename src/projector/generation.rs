@@ -10,12 +10,17 @@ use crate::read_models::ReadModel;
 /// Shards of a new generation. More of them let more processes share the work of one projector.
 pub const SHARDS: i16 = 8;
 
+/// So many builds have to end with their process before no more are begun unasked.
+pub const DEATHS: i64 = 3;
+
 /// A generation as the register lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     pub projector: String,
     pub generation: i32,
     pub compute_version: i32,
+    /// `building`, `live` or `retired`; `died` where its builder did and its tables are gone, and
+    /// `given up` where so many have that no more are begun unasked.
     pub state: String,
     /// The position every shard has reached.
     pub position: i64,
@@ -23,7 +28,13 @@ pub struct Listed {
 }
 
 const LIST: &str = "
-SELECT g.projector, g.generation, g.compute_version, g.state,
+SELECT g.projector, g.generation, g.compute_version,
+       CASE WHEN g.state <> 'building' THEN g.state
+            WHEN to_regnamespace('p_' || replace(g.projector, '-', '_') || '_g' || g.generation)
+                 IS NOT NULL THEN 'building'
+            WHEN count(*) FILTER (WHERE g.state = 'building')
+                 OVER (PARTITION BY g.projector, g.compute_version) < $1 THEN 'died'
+            ELSE 'given up' END,
        (SELECT coalesce(min(c.position), 0) FROM projector.checkpoints c
         WHERE c.projector = g.projector AND c.generation = g.generation),
        (SELECT count(*) FROM projector.parked p
@@ -35,7 +46,7 @@ FROM projector.generations g ORDER BY g.projector, g.generation";
 /// # Errors
 /// Database errors.
 pub async fn list(db: &mut PgConnection) -> Result<Vec<Listed>, ProjectorError> {
-    let rows = sqlx::query(LIST).fetch_all(db).await?;
+    let rows = sqlx::query(LIST).bind(DEATHS).fetch_all(db).await?;
     rows.iter()
         .map(|row| {
             Ok(Listed {
@@ -300,6 +311,38 @@ WHERE projector = $1 AND state = 'retired' AND retired_at <= now() - make_interv
       SELECT l.compute_version FROM projector.generations l
       WHERE l.projector = $1 AND l.state = 'live'))";
 
+/// Whether generations are being built, or were by processes that died.
+///
+/// # Errors
+/// Database errors.
+pub async fn any_unfinished(
+    db: &mut PgConnection,
+    model: ReadModel,
+) -> Result<bool, ProjectorError> {
+    let rows = sqlx::query(UNFINISHED).bind(model.spec().name).fetch_all(db).await?;
+    Ok(!rows.is_empty())
+}
+
+/// Drops the tables of generations whose builders died, and leaves them in the register, where
+/// they are counted. Only for whoever knows that none is being built.
+///
+/// # Errors
+/// Database errors.
+pub async fn clear_dead(db: &mut PgConnection, model: ReadModel) -> Result<(), ProjectorError> {
+    let rows = sqlx::query(UNFINISHED).bind(model.spec().name).fetch_all(&mut *db).await?;
+    for row in rows {
+        drop_tables(db, &of_row(model, &row)?).await?;
+    }
+    Ok(())
+}
+
+/// Drops what a generation holds of people.
+async fn drop_tables(db: &mut PgConnection, generation: &Generation) -> Result<(), ProjectorError> {
+    let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", generation.schema());
+    db.execute(sqlx::raw_sql(&sql)).await?;
+    Ok(())
+}
+
 /// Drops generations whose builders died. Only for whoever knows that none is being built.
 ///
 /// # Errors
@@ -367,8 +410,7 @@ pub async fn remove(
     if gone == 0 {
         return Ok(false);
     }
-    let sql = format!("DROP SCHEMA {} CASCADE", generation.schema());
-    tx.execute(sqlx::raw_sql(&sql)).await?;
+    drop_tables(&mut tx, generation).await?;
     tx.commit().await?;
     Ok(true)
 }
