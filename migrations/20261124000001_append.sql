@@ -181,7 +181,7 @@ BEGIN
         SELECT s.aggregate_type, s.aggregate_id, s.user_id, s.sequence,
                head + s.nth - v_gone[s.member], committed_ms, s.op, s.origin, s.state_version,
                s.state_sealed
-          FROM unnest(p_streams) s WHERE outcomes[s.member] = 0
+          FROM unnest(p_streams) s WHERE outcomes[s.member] = 0 AND s.sequence > s.expected
         ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE
            SET sequence = excluded.sequence, position = excluded.position,
                committed_ms = excluded.committed_ms, op = excluded.op, origin = excluded.origin,

@@ -8,11 +8,11 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
 
 use super::append::{self, SealedMember};
+use super::kept::Kept;
 use super::member::{AppendError, Outcome};
 use super::wake::Waker;
 
@@ -59,7 +59,7 @@ impl Appender {
 }
 
 async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
-    let mut connection = Connection { pool, held: None };
+    let mut connection = Kept::of(pool);
     let mut backlog: VecDeque<Waiting> = VecDeque::new();
     loop {
         if backlog.is_empty() {
@@ -68,7 +68,6 @@ async fn run(pool: PgPool, waker: Waker, mut queue: mpsc::Receiver<Waiting>) {
                     Some(waiting) => backlog.push_back(waiting),
                     None => return,
                 },
-                // Who closes the pool waits for this connection.
                 () = connection.closing() => return,
             }
         }
@@ -172,40 +171,14 @@ impl Subjects {
     }
 }
 
-/// The appender's own connection: taking one from a pool for each call, and giving it back, costs a
-/// round trip each time.
-struct Connection {
-    pool: PgPool,
-    held: Option<PoolConnection<Postgres>>,
-}
-
-impl Connection {
-    /// Ends when the pool is being closed.
-    fn closing(&self) -> impl Future<Output = ()> + use<> {
-        self.pool.close_event()
-    }
-
-    async fn call(&mut self, members: &[&SealedMember]) -> Result<Vec<Outcome>, sqlx::Error> {
-        let mut connection = match self.held.take() {
-            Some(connection) => connection,
-            None => self.pool.acquire().await?,
-        };
-        let outcomes = append::call(&mut connection, members, None).await;
-        // After an error the pool decides whether the connection is still good.
-        if outcomes.is_ok() {
-            self.held = Some(connection);
-        }
-        outcomes
-    }
-}
-
 /// Writes one batch and answers its members.
-async fn write(connection: &mut Connection, waker: &Waker, batch: Vec<Waiting>) {
+async fn write(connection: &mut Kept, waker: &Waker, batch: Vec<Waiting>) {
     let oldest = batch.iter().map(|waiting| waiting.since).min();
     let members: Vec<&SealedMember> = batch.iter().map(|waiting| &waiting.member).collect();
     metrics::histogram!(crate::metrics::APPEND_GROUP_SIZE).record(count(members.len()));
     let started = Instant::now();
-    let outcomes = connection.call(&members).await;
+    let call = async |connection: &mut PgConnection| append::call(connection, &members, None).await;
+    let outcomes = connection.run(call).await;
     metrics::histogram!(crate::metrics::APPEND_SECONDS, "lane" => "fast")
         .record(started.elapsed().as_secs_f64());
     if let Some(oldest) = oldest {
@@ -260,10 +233,10 @@ fn is_refusal(error: &sqlx::Error) -> bool {
 }
 
 /// Classes of SQLSTATE that pass by themselves: connection, resources, operator intervention,
-/// rollbacks and lock timeouts.
+/// rollbacks, lock timeouts, and invalid states such as those of a standby.
 fn is_passing(code: Option<&str>) -> bool {
     code.is_some_and(|code| {
-        ["08", "53", "57", "40", "55"].iter().any(|class| code.starts_with(class))
+        ["08", "25", "53", "57", "40", "55"].iter().any(|class| code.starts_with(class))
     })
 }
 

@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 
 use aggregates::StreamId;
-use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
 
+use super::kept::Kept;
 use super::streams::{HEADS, StreamHead};
 
 /// Requests of one statement.
@@ -58,30 +58,17 @@ impl Loader {
 
 async fn carry(pool: PgPool, mut requests: mpsc::Receiver<Request>) {
     let mut taken = Vec::new();
-    // Held from one statement to the next: giving a connection back to a pool is a round trip.
-    let mut held: Option<PoolConnection<Postgres>> = None;
+    let mut connection = Kept::of(pool);
     loop {
         let received = tokio::select! {
             received = requests.recv_many(&mut taken, MAX_REQUESTS) => received,
-            // Who closes the pool waits for this connection.
-            () = pool.close_event() => 0,
+            () = connection.closing() => 0,
         };
         if received == 0 {
             return;
         }
-        let streams = taken.iter().flat_map(|request| &request.streams);
-        let connection = match held.take() {
-            Some(connection) => Ok(connection),
-            None => pool.acquire().await,
-        };
-        let heads = match connection {
-            Ok(mut connection) => {
-                let heads = read(&mut connection, streams).await;
-                held = heads.is_ok().then_some(connection);
-                heads.ok()
-            }
-            Err(_) => None,
-        };
+        let streams = || taken.iter().flat_map(|request| &request.streams);
+        let heads = connection.run(async |connection| read(connection, streams()).await).await.ok();
         let heads: Option<HashMap<StreamId, StreamHead>> =
             heads.map(|heads| heads.into_iter().map(|head| (head.stream.clone(), head)).collect());
         for Request { streams, answer } in taken.drain(..) {

@@ -9,6 +9,7 @@
 //! | [`seal`], [`open`] | sealing on the way in, opening on the way out |
 //! | [`read`] | pages of the log, of one person, of one stream |
 //! | [`scan`], `page` | the whole log in order, read ahead and opened on every core |
+//! | `loader` | group reads: heads that are asked for at the same moment; `kept` is its connection |
 //! | [`installations`] | app installations, and what each says it holds |
 //! | [`streams`] | heads and folded states; receipts and reservations |
 //! | [`subscribe`] | catch up, then follow live |
@@ -22,6 +23,7 @@ mod append;
 mod append_rows;
 mod appender;
 pub mod installations;
+mod kept;
 pub mod lane;
 mod loader;
 pub mod member;

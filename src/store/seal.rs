@@ -19,6 +19,12 @@ use crate::sealing::{Aad, EventContent, EventContext, LeafInput};
 /// One event's payload may hold this much; a longer one is a mistake or an attack.
 const MAX_PAYLOAD: usize = 1 << 20;
 
+/// So many events at once are worth the way to other threads.
+const MANY: usize = 128;
+
+/// An event with its sequence and the key that seals it.
+type Ready = (i64, NewEvent, Option<Arc<SubjectKey>>);
+
 /// What stays readable of a personal event's payload: which key seals it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Envelope {
@@ -75,7 +81,7 @@ impl Sealer {
         keys: &mut WritingKeys<'_>,
     ) -> Result<SealedStream, AppendError> {
         let StreamChange { stream, user, expected, events, op, origin, state } = change;
-        let mut sealed = Vec::with_capacity(events.len());
+        let mut ready = Vec::with_capacity(events.len());
         let mut sequence = expected;
         for event in events {
             sequence += 1;
@@ -83,8 +89,12 @@ impl Sealer {
                 Some(purpose) => Some(keys.get(user, purpose).await?),
                 None => None,
             };
-            sealed.push(self.seal_event(&stream, user, sequence, event, key.as_deref())?);
+            ready.push((sequence, event, key));
         }
+        let sealed = match ready.len() < MANY {
+            true => self.seal_events(&stream, user, ready)?,
+            false => self.seal_many(&stream, user, ready).await?,
+        };
         let (state_version, state) = match state {
             Some(state) => {
                 let key = keys.get(user, state.purpose).await?;
@@ -104,6 +114,42 @@ impl Sealer {
             state_version,
             state,
         })
+    }
+
+    fn seal_events(
+        &self,
+        stream: &StreamId,
+        user: UserId,
+        events: Vec<Ready>,
+    ) -> Result<Vec<SealedEvent>, AppendError> {
+        let sealed = events.into_iter().map(|(sequence, event, key)| {
+            self.seal_event(stream, user, sequence, event, key.as_deref())
+        });
+        sealed.collect()
+    }
+
+    /// The same on every core, while this one goes on with other people's requests.
+    async fn seal_many(
+        &self,
+        stream: &StreamId,
+        user: UserId,
+        mut events: Vec<Ready>,
+    ) -> Result<Vec<SealedEvent>, AppendError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = events.len().div_ceil(cores).max(MANY / 2);
+        let mut sealed = Vec::with_capacity(events.len());
+        let mut shares = Vec::new();
+        while !events.is_empty() {
+            let rest = events.split_off(share.min(events.len()));
+            let share = std::mem::replace(&mut events, rest);
+            let (sealer, stream) = (self.clone(), stream.clone());
+            let work = move || sealer.seal_events(&stream, user, share);
+            shares.push(tokio::task::spawn_blocking(work));
+        }
+        for share in shares {
+            sealed.extend(share.await.map_err(|_| AppendError::Unavailable)??);
+        }
+        Ok(sealed)
     }
 
     fn seal_event(

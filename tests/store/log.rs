@@ -7,8 +7,9 @@ use aggregates::session::{Session, SessionCommand};
 use aggregates::{AnyEvent, StreamId};
 use futures_util::StreamExt;
 use sqlx::Row;
+use tidemark::ids;
 use tidemark::store::read::{self, RawEvent, ReadError};
-use tidemark::store::{Claim, Filter, Member, Outcome, Receipt, Reservation, Store};
+use tidemark::store::{Claim, Filter, Member, NewEvent, Outcome, Receipt, Reservation, Store};
 
 use crate::world::{World, change, started};
 
@@ -54,6 +55,33 @@ async fn what_is_appended_is_read_back_and_only_ciphertext_lies_there() {
     .await
     .unwrap();
     assert_eq!(found, 0);
+}
+
+/// Many events are sealed on several threads; their order and their bytes are those of one.
+#[tokio::test]
+async fn a_large_command_keeps_the_order_of_its_events() {
+    const MANY: usize = 300;
+    let world = World::new().await;
+    let user = world.person().await;
+    let mut member = started(user, "0");
+    let event = member.streams[0].events[0].clone();
+    member.streams[0]
+        .events
+        .resize_with(MANY, || NewEvent { event_id: ids::new_event_id(), ..event.clone() });
+    let stream = member.streams[0].stream.clone();
+    let order: Vec<_> = member.streams[0].events.iter().map(|event| event.event_id).collect();
+    // What neither has an event nor the right to one is looked at all the same, and not written.
+    let mut idle = started(user, "idle").streams.remove(0);
+    idle.events.clear();
+    let absent = idle.stream.clone();
+    member.streams.push(idle);
+    assert!(matches!(world.store.append(member).await.unwrap(), Outcome::Appended { .. }));
+
+    let read = world.store.stream(&stream, 0, i64::MAX, 1_000).await.unwrap();
+    assert_eq!(read.iter().map(|event| event.event_id).collect::<Vec<_>>(), order);
+    assert_eq!(read.last().unwrap().sequence, 300);
+    assert_eq!(positions(&world.store).await, dense(3 + MANY));
+    assert_eq!(world.store.heads(&[absent]).await.unwrap(), vec![]);
 }
 
 #[tokio::test]
