@@ -5,7 +5,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 
 use super::ProjectorError;
 use super::checkpoint::{self, Generation};
-use crate::read_models::ReadModel;
+use crate::read_models::{Change, ReadModel};
 
 /// Shards of a new generation. More of them let more processes share the work of one projector.
 pub const SHARDS: i16 = 8;
@@ -300,9 +300,48 @@ pub async fn history(db: &mut PgConnection, model: ReadModel) -> Result<History,
     Ok(History { rejected, unfinished })
 }
 
+const OTHERS: &str = "
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND generation <> $2
+  AND to_regclass('p_' || replace(projector, '-', '_') || '_g' || generation || '.' || $3)
+      IS NOT NULL
+ORDER BY generation";
+
+/// Erases from all other generations of a projector what is erased from this one: nobody carries
+/// them on, but they hold rows, and one of them may be live again. Leaves the search path at the
+/// last of them.
+///
+/// # Errors
+/// Database errors.
+pub async fn erase_elsewhere(
+    tx: &mut PgConnection,
+    generation: &Generation,
+    erased: &[Change],
+) -> Result<(), ProjectorError> {
+    let spec = generation.model.spec();
+    let (false, Some(table)) = (erased.is_empty(), spec.tables.first()) else { return Ok(()) };
+    let rows = sqlx::query(OTHERS)
+        .bind(spec.name)
+        .bind(generation.number)
+        .bind(table)
+        .fetch_all(&mut *tx)
+        .await?;
+    let erased: Vec<&Change> = erased.iter().collect();
+    for row in rows {
+        use_schema(tx, &of_row(generation.model, &row)?).await?;
+        generation.model.write(tx, &erased).await?;
+    }
+    Ok(())
+}
+
 const UNFINISHED: &str = "
 SELECT generation, shards, compute_version FROM projector.generations
 WHERE projector = $1 AND state = 'building'";
+
+const REJECTED_BEFORE: &str = "
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND state = 'retired' AND retired_at <= now() - make_interval(secs => $2)
+  AND rejected";
 
 const RETIRED_BEFORE: &str = "
 SELECT generation, shards, compute_version FROM projector.generations
@@ -359,7 +398,7 @@ pub async fn remove_unfinished(
 }
 
 /// Drops generations that were retired this many seconds ago or earlier; answers how many. One that
-/// was taken back is remembered until newer formulas are live.
+/// was taken back loses its tables then, and is remembered until newer formulas are live.
 ///
 /// # Errors
 /// Database errors.
@@ -376,6 +415,14 @@ pub async fn prune(
     let mut pruned = 0;
     for row in rows {
         pruned += u64::from(remove(db, &of_row(model, &row)?).await?);
+    }
+    let rejected = sqlx::query(REJECTED_BEFORE)
+        .bind(model.spec().name)
+        .bind(seconds)
+        .fetch_all(&mut *db)
+        .await?;
+    for row in rejected {
+        drop_tables(db, &of_row(model, &row)?).await?;
     }
     Ok(pruned)
 }

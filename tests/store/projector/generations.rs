@@ -130,6 +130,7 @@ async fn a_changed_formula_is_compared_refused_swapped_and_taken_back() {
     assert!(history.rejected, "so that it is not built again unasked");
     // Remembered for as long as older formulas are live.
     assert_eq!(generation::prune(&mut db, ROLLUP, 0.0).await.unwrap(), 0);
+    assert_eq!(schemas(&side).await, ["p_health_rollup_g1"], "but without its rows");
     drop(db);
     let nothing = rollback(&side.pool, &side.world, ROLLUP, Uuid::from_u128(9)).await;
     assert!(matches!(nothing, Err(ProjectorError::NoGeneration { .. })));
@@ -237,4 +238,29 @@ async fn dead_builds_leave_no_rows_but_are_counted_and_told() {
     // Asked for, it is tried; once it has worked, nothing is held against it.
     rebuild(&side.pool, &side.world, ROLLUP, Uuid::from_u128(9), |_| {}).await.unwrap();
     assert_eq!(states(&mut db).await, ["retired", "live"]);
+}
+
+#[tokio::test]
+async fn an_erasure_reaches_generations_that_nobody_carries_on() {
+    let side = side().await;
+    let (ann, ben) = (person(1), person(2));
+    busy(&side.world, 3, 4);
+    side.catch_up().await;
+    for model in ReadModel::ALL {
+        rebuild(&side.pool, &side.world, model, Uuid::from_u128(9), |_| {}).await.unwrap();
+    }
+    let retired = async |user: UserId| -> i64 {
+        let sql = "SELECT (SELECT count(*) FROM p_health_rollup_g1.health_rollup_days
+                           WHERE user_id = $1)
+                        + (SELECT count(*) FROM p_entities_g1.entities
+                           WHERE user_id = $1 AND purpose IS NOT NULL)";
+        sqlx::query_scalar(sql).bind(user.0).fetch_one(&side.pool).await.unwrap()
+    };
+    let before = retired(ben).await;
+    assert!(before > 0 && retired(ann).await > 0);
+    for purpose in Purpose::ALL {
+        side.world.erase(ann, purpose);
+    }
+    side.catch_up().await;
+    assert_eq!((retired(ann).await, retired(ben).await), (0, before));
 }
