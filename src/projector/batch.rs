@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::checkpoint::{self, Generation, Held};
+use super::error::DIED;
 use super::progress::{self, Standing, Step};
 use super::settle::{rehearse, settle};
 use super::source::{LogReader, Page, SourceError, StateReader, Unreadable};
@@ -29,6 +30,8 @@ pub struct Person {
     user: UserId,
     was: Standing,
     floor: i64,
+    /// What the page erases.
+    wiped: BTreeSet<Purpose>,
     change: Change,
     step: Option<Step>,
     fate: Fate,
@@ -136,8 +139,13 @@ impl<S: LogReader + StateReader> Desk<'_, S> {
         if was.parked_at.is_some() && !skips && (wiped_nothing || was.fatal) {
             // Their events wait in the log. An erasure does not.
             let Whose { floor, wiped, .. } = whose;
-            let change = Change::wipe_only(user, wiped);
-            return Ok(Person { user, was, floor, change, step: None, fate: Fate::Goes });
+            let change = Change::wipe_only(user, wiped.clone());
+            return Ok(Person { user, was, floor, wiped, change, step: None, fate: Fate::Goes });
+        }
+        // Workers have died of this event: whatever else is to be done, nothing opens it again.
+        if let Some(event) = mail.unreadable.filter(|event| event.class == DIED) {
+            let error = SourceError::Unreadable { class: DIED }.into();
+            return self.park(whose, Stopped { position: event.position, error }).await;
         }
         // With an event left out, current state is not what the rows follow from; and what could not
         // be opened may be none of ours any more once its key is destroyed.
@@ -152,8 +160,8 @@ impl<S: LogReader + StateReader> Desk<'_, S> {
             Ok(change) => {
                 let position = mail.events.last().map_or(0, |event| event.position);
                 let step = Step { user, position, health_seq: change.health_seq };
-                let (step, floor) = (Some(step), whose.floor);
-                Ok(Person { user, was, floor, change, step, fate: Fate::Goes })
+                let Whose { floor, wiped, .. } = whose;
+                Ok(Person { user, was, floor, wiped, change, step: Some(step), fate: Fate::Goes })
             }
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
@@ -241,12 +249,12 @@ struct Whose {
 
 impl Whose {
     fn goes_on(self, folded: Folded) -> Person {
-        let Self { user, was, floor, .. } = self;
+        let Self { user, was, floor, wiped } = self;
         let Folded { health_seq, position, .. } = folded;
         let skipped = folded.skipped.clone();
         let change = Change::whole(user, folded);
         let step = (position > 0).then_some(Step { user, position, health_seq });
-        Person { user, was, floor, change, step, fate: Fate::Anew { skipped } }
+        Person { user, was, floor, wiped, change, step, fate: Fate::Anew { skipped } }
     }
 
     /// Parked at the earlier of two places, with the rows before it.
@@ -271,7 +279,8 @@ impl Whose {
         let Self { user, was, floor, wiped } = self;
         let stopped = Stopped { position: stopped.position.max(floor), ..stopped };
         let fate = Fate::Parked { stopped, anew: None };
-        Person { user, was, floor, change: Change::wipe_only(user, wiped), step: None, fate }
+        let change = Change::wipe_only(user, wiped.clone());
+        Person { user, was, floor, wiped, change, step: None, fate }
     }
 }
 
@@ -296,7 +305,7 @@ pub async fn blame<S: LogReader + StateReader>(
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => {
                 let Person { user, was, floor, .. } = *person;
-                let wiped = person.change.wiped.clone();
+                let wiped = person.wiped.clone();
                 *person = desk.fold_anew(Whose { user, was, floor, wiped }).await?;
                 found = true;
             }
@@ -328,6 +337,10 @@ pub async fn commit(
         }
         generation::use_schema(&mut tx, generation).await?;
         write(&mut tx, generation, people).await?;
+        let erased = people.iter().filter(|person| !person.wiped.is_empty());
+        let erased: Vec<Change> =
+            erased.map(|person| Change::wipe_only(person.user, person.wiped.clone())).collect();
+        generation::erase_elsewhere(&mut tx, generation, &erased).await?;
     }
     tx.commit().await?;
     for person in people {

@@ -24,6 +24,8 @@ pub enum ProjectorError {
     Worse { projector: &'static str, people: usize },
     #[error("another generation of {projector} is being built (`tidemark projectors list`)")]
     Building { projector: &'static str },
+    #[error("building a generation of {projector} was called off")]
+    Cancelled { projector: &'static str },
     #[error("rows of {projector} differ in other ways than expected, so the live generation stays")]
     Differs { projector: &'static str, report: Box<Comparison> },
     #[error("computing rows of {projector} panicked")]
@@ -40,6 +42,7 @@ impl ProjectorError {
             Self::Source(SourceError::Unavailable(_))
             | Self::Lost { .. }
             | Self::Behind { .. }
+            | Self::Cancelled { .. }
             | Self::Building { .. } => true,
             Self::Source(SourceError::Unreadable { .. })
             | Self::NoGeneration { .. }
@@ -74,6 +77,7 @@ impl ProjectorError {
             Self::Behind { .. } => "behind".to_owned(),
             Self::Worse { .. } => "worse".to_owned(),
             Self::Building { .. } => "building".to_owned(),
+            Self::Cancelled { .. } => "cancelled".to_owned(),
             Self::Differs { .. } => "differs".to_owned(),
             Self::Panicked { .. } => "panic".to_owned(),
             Self::Row { column, .. } => format!("row_{column}"),
@@ -86,7 +90,9 @@ fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default();
-            ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
+            // Of class 25: a transaction that waited too long, and a primary that is none any more.
+            matches!(code.as_ref(), "25P03" | "25006")
+                || ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)

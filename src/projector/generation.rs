@@ -5,10 +5,13 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 
 use super::ProjectorError;
 use super::checkpoint::{self, Generation};
-use crate::read_models::ReadModel;
+use crate::read_models::{Change, ReadModel};
 
 /// Shards of a new generation. More of them let more processes share the work of one projector.
 pub const SHARDS: i16 = 8;
+
+/// So many builds have to end with their process before no more are begun unasked.
+pub const DEATHS: i64 = 3;
 
 /// A generation as the register lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct Listed {
     pub projector: String,
     pub generation: i32,
     pub compute_version: i32,
+    /// `building`, `live` or `retired`; `died` where its builder did and its tables are gone, and
+    /// `given up` where so many have that no more are begun unasked.
     pub state: String,
     /// The position every shard has reached.
     pub position: i64,
@@ -23,7 +28,13 @@ pub struct Listed {
 }
 
 pub(super) const LIST: &str = "
-SELECT g.projector, g.generation, g.compute_version, g.state,
+SELECT g.projector, g.generation, g.compute_version,
+       CASE WHEN g.state <> 'building' THEN g.state
+            WHEN to_regnamespace('p_' || replace(g.projector, '-', '_') || '_g' || g.generation)
+                 IS NOT NULL THEN 'building'
+            WHEN count(*) FILTER (WHERE g.state = 'building')
+                 OVER (PARTITION BY g.projector, g.compute_version) < $1 THEN 'died'
+            ELSE 'given up' END,
        (SELECT coalesce(min(c.position), 0) FROM projector.checkpoints c
         WHERE c.projector = g.projector AND c.generation = g.generation),
        (SELECT count(*) FROM projector.parked p
@@ -35,7 +46,7 @@ FROM projector.generations g ORDER BY g.projector, g.generation";
 /// # Errors
 /// Database errors.
 pub async fn list(db: &mut PgConnection) -> Result<Vec<Listed>, ProjectorError> {
-    let rows = sqlx::query(LIST).fetch_all(db).await?;
+    let rows = sqlx::query(LIST).bind(DEATHS).fetch_all(db).await?;
     rows.iter()
         .map(|row| {
             Ok(Listed {
@@ -289,9 +300,48 @@ pub async fn history(db: &mut PgConnection, model: ReadModel) -> Result<History,
     Ok(History { rejected, unfinished })
 }
 
+pub(super) const OTHERS: &str = "
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND generation <> $2
+  AND to_regclass('p_' || replace(projector, '-', '_') || '_g' || generation || '.' || $3)
+      IS NOT NULL
+ORDER BY generation";
+
+/// Erases from all other generations of a projector what is erased from this one: nobody carries
+/// them on, but they hold rows, and one of them may be live again. Leaves the search path at the
+/// last of them.
+///
+/// # Errors
+/// Database errors.
+pub async fn erase_elsewhere(
+    tx: &mut PgConnection,
+    generation: &Generation,
+    erased: &[Change],
+) -> Result<(), ProjectorError> {
+    let spec = generation.model.spec();
+    let (false, Some(table)) = (erased.is_empty(), spec.tables.first()) else { return Ok(()) };
+    let rows = sqlx::query(OTHERS)
+        .bind(spec.name)
+        .bind(generation.number)
+        .bind(table)
+        .fetch_all(&mut *tx)
+        .await?;
+    let erased: Vec<&Change> = erased.iter().collect();
+    for row in rows {
+        use_schema(tx, &of_row(generation.model, &row)?).await?;
+        generation.model.write(tx, &erased).await?;
+    }
+    Ok(())
+}
+
 pub(super) const UNFINISHED: &str = "
 SELECT generation, shards, compute_version FROM projector.generations
 WHERE projector = $1 AND state = 'building'";
+
+pub(super) const REJECTED_BEFORE: &str = "
+SELECT generation, shards, compute_version FROM projector.generations
+WHERE projector = $1 AND state = 'retired' AND retired_at <= now() - make_interval(secs => $2)
+  AND rejected";
 
 pub(super) const RETIRED_BEFORE: &str = "
 SELECT generation, shards, compute_version FROM projector.generations
@@ -299,6 +349,38 @@ WHERE projector = $1 AND state = 'retired' AND retired_at <= now() - make_interv
   AND (NOT rejected OR compute_version <= (
       SELECT l.compute_version FROM projector.generations l
       WHERE l.projector = $1 AND l.state = 'live'))";
+
+/// Whether generations are being built, or were by processes that died.
+///
+/// # Errors
+/// Database errors.
+pub async fn any_unfinished(
+    db: &mut PgConnection,
+    model: ReadModel,
+) -> Result<bool, ProjectorError> {
+    let rows = sqlx::query(UNFINISHED).bind(model.spec().name).fetch_all(db).await?;
+    Ok(!rows.is_empty())
+}
+
+/// Drops the tables of generations whose builders died, and leaves them in the register, where
+/// they are counted. Only for whoever knows that none is being built.
+///
+/// # Errors
+/// Database errors.
+pub async fn clear_dead(db: &mut PgConnection, model: ReadModel) -> Result<(), ProjectorError> {
+    let rows = sqlx::query(UNFINISHED).bind(model.spec().name).fetch_all(&mut *db).await?;
+    for row in rows {
+        drop_tables(db, &of_row(model, &row)?).await?;
+    }
+    Ok(())
+}
+
+/// Drops what a generation holds of people.
+async fn drop_tables(db: &mut PgConnection, generation: &Generation) -> Result<(), ProjectorError> {
+    let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", generation.schema());
+    db.execute(sqlx::raw_sql(&sql)).await?;
+    Ok(())
+}
 
 /// Drops generations whose builders died. Only for whoever knows that none is being built.
 ///
@@ -316,7 +398,7 @@ pub async fn remove_unfinished(
 }
 
 /// Drops generations that were retired this many seconds ago or earlier; answers how many. One that
-/// was taken back is remembered until newer formulas are live.
+/// was taken back loses its tables then, and is remembered until newer formulas are live.
 ///
 /// # Errors
 /// Database errors.
@@ -333,6 +415,14 @@ pub async fn prune(
     let mut pruned = 0;
     for row in rows {
         pruned += u64::from(remove(db, &of_row(model, &row)?).await?);
+    }
+    let rejected = sqlx::query(REJECTED_BEFORE)
+        .bind(model.spec().name)
+        .bind(seconds)
+        .fetch_all(&mut *db)
+        .await?;
+    for row in rejected {
+        drop_tables(db, &of_row(model, &row)?).await?;
     }
     Ok(pruned)
 }
@@ -367,8 +457,7 @@ pub async fn remove(
     if gone == 0 {
         return Ok(false);
     }
-    let sql = format!("DROP SCHEMA {} CASCADE", generation.schema());
-    tx.execute(sqlx::raw_sql(&sql)).await?;
+    drop_tables(&mut tx, generation).await?;
     tx.commit().await?;
     Ok(true)
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use aggregates::UserId;
 use sqlx::{Connection, PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::checkpoint::{self, Generation};
@@ -58,27 +59,64 @@ pub async fn rebuild_expecting<S: LogReader + StateReader + Clone>(
     model: ReadModel,
     owner: Uuid,
     expected: Option<&BTreeSet<Kind>>,
+    on_progress: impl FnMut(u64) + Send,
+) -> Result<Rebuilt, ProjectorError> {
+    let never = CancellationToken::new();
+    rebuild_unless(pool, source, (model, owner), expected, &never, on_progress).await
+}
+
+/// The same, until cancelled: then what was built so far is removed, so that nobody takes it for
+/// the work of a process that died.
+///
+/// # Errors
+/// As [`rebuild_expecting`]; [`ProjectorError::Cancelled`].
+pub async fn rebuild_unless<S: LogReader + StateReader + Clone>(
+    pool: &PgPool,
+    source: &S,
+    (model, owner): (ReadModel, Uuid),
+    expected: Option<&BTreeSet<Kind>>,
+    cancel: &CancellationToken,
     mut on_progress: impl FnMut(u64) + Send,
 ) -> Result<Rebuilt, ProjectorError> {
     let lock = BuildLock::take(pool, model).await?;
     let (old, next) = {
         let mut db = pool.acquire().await?;
+        // Whoever holds the lock knows that nobody works on these any more.
+        generation::clear_dead(&mut db, model).await?;
         let old = generation::ensure_live(&mut db, model).await?;
         (old, generation::create(&mut db, model, old.shards).await?)
     };
     let mut worker = Worker::of_generation(pool.clone(), source.clone(), owner, next);
     let build = Build { pool, source, old, next, expected };
-    let built = build.run(&mut worker, &mut on_progress).await;
+    let built = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(ProjectorError::Cancelled { projector: model.spec().name }),
+        built = build.run(&mut worker, &mut on_progress) => built,
+    };
     let mut db = pool.acquire().await?;
     if built.is_err() {
         generation::remove(&mut db, &next).await?;
     } else {
-        // Whoever holds the lock knows that nobody works on these any more.
         generation::remove_unfinished(&mut db, model).await?;
     }
     drop(db);
     lock.release().await;
     built
+}
+
+/// Drops the tables of builds whose processes died. The register remembers that they did, until
+/// one of the projector's builds ends well.
+///
+/// # Errors
+/// [`ProjectorError::Building`] if one is being built; database errors.
+pub async fn clear_dead(pool: &PgPool, model: ReadModel) -> Result<(), ProjectorError> {
+    if !generation::any_unfinished(&mut *pool.acquire().await?, model).await? {
+        return Ok(());
+    }
+    let mut lock = BuildLock::take(pool, model).await?;
+    let cleared = generation::clear_dead(&mut lock.0, model).await;
+    lock.release().await;
+    cleared
 }
 
 /// At most one generation of a projector is being built.
@@ -132,6 +170,10 @@ impl<S: LogReader + StateReader> Build<'_, S> {
         if expected.is_some_and(|expected| !comparison.kinds().is_subset(expected)) {
             let report = Box::new(comparison);
             return Err(ProjectorError::Differs { projector: name, report });
+        }
+        // Comparing took its time. What has come meanwhile is made up before the old one has to wait.
+        if !worker.catch_up(source.head().await?).await? {
+            return Err(behind());
         }
 
         let mut tx = pool.begin().await?;

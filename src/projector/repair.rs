@@ -1,58 +1,115 @@
 //! One person's rows again: after the cause of a failure was mended, or to mend damaged rows.
 
 use aggregates::UserId;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::checkpoint::{self, Generation};
-use super::progress::{self, Parked, Step};
+use super::progress::{self, Parked, Standing, Step};
 use super::settle::settle;
 use super::source::LogReader;
 use super::{ProjectorError, generation};
 use crate::read_models::{Change, Folded, ReadModel, Stopped};
 
+/// So many folds may be overtaken by events of the same person.
+const FOLDS: u32 = 5;
+
 /// Replaces one person's live rows by a fold of the log and takes them off the list of the parked.
-/// Their shard waits meanwhile. Answers where the person is parked now, if they still are: then the
-/// rows are those before that event, unless they were further already.
+/// Their shard waits only while they are written. Answers where the person is parked now, if they
+/// still are: then the rows are those before that event, unless they were further already.
 ///
 /// # Errors
-/// Transient failures; others if no rows can be made at all, which leaves them as they were.
+/// Transient failures, among them [`ProjectorError::Lost`] where the person's events come faster
+/// than they are folded; others if no rows can be made at all, which leaves them as they were.
 pub async fn refold<L: LogReader>(
     pool: &PgPool,
     log: &L,
     model: ReadModel,
     user: UserId,
 ) -> Result<Option<Stopped>, ProjectorError> {
-    let mut tx = pool.begin().await?;
-    let live = generation::live(&mut tx, model)
-        .await?
-        .ok_or(ProjectorError::NoGeneration { projector: model.spec().name })?;
-    let shard = checkpoint::lock(&mut tx, &live, Some(live.shard_of(user))).await?;
-    let position = shard.first().map_or(0, |(_, position)| *position);
-    let standing = progress::standings(&mut tx, &live, &[user.0]).await?;
-    let parked_at = standing.get(&user).and_then(|standing| standing.parked_at);
-    let span = (parked_at.map_or(0, |at| at - 1), position);
-    let mut folded = settle(pool, log, &live, user, span).await?;
+    for _ in 0..FOLDS {
+        // Folding may take longer than a transaction is allowed to wait, so none is open meanwhile.
+        let mut db = pool.acquire().await?;
+        let found = Found::read(&mut db, model, user).await?;
+        drop(db);
+        let span = (found.parked_at().map_or(0, |at| at - 1), found.position);
+        let folded = settle(pool, log, &found.live, user, span).await?;
+
+        let mut tx = pool.begin().await?;
+        checkpoint::lock(&mut tx, &found.live, Some(found.live.shard_of(user))).await?;
+        let now = Found::read(&mut tx, model, user).await?;
+        if now.live != found.live || now.standing != found.standing {
+            continue;
+        }
+        // The shard may have gone on, if only over other people's events.
+        if now.position > found.position {
+            let page = log.user_page(user, found.position, now.position, 1).await?;
+            if !(page.events.is_empty() && page.unreadable.is_empty()) {
+                continue;
+            }
+        }
+        let stopped = replace(&mut tx, &found, user, folded).await?;
+        tx.commit().await?;
+        return Ok(stopped);
+    }
+    Err(ProjectorError::Lost { projector: model.spec().name })
+}
+
+/// How the live generation stands to one person.
+struct Found {
+    live: Generation,
+    /// Of their shard.
+    position: i64,
+    standing: Standing,
+}
+
+impl Found {
+    async fn read(
+        db: &mut PgConnection,
+        model: ReadModel,
+        user: UserId,
+    ) -> Result<Self, ProjectorError> {
+        let live = generation::live(db, model)
+            .await?
+            .ok_or(ProjectorError::NoGeneration { projector: model.spec().name })?;
+        let shard = checkpoint::lock(db, &live, Some(live.shard_of(user))).await?;
+        let position = shard.first().map_or(0, |(_, position)| *position);
+        let standings = progress::standings(db, &live, &[user.0]).await?;
+        let standing = standings.get(&user).copied().unwrap_or_default();
+        Ok(Self { live, position, standing })
+    }
+
+    fn parked_at(&self) -> Option<i64> {
+        self.standing.parked_at
+    }
+}
+
+/// Puts folded rows in the place of what is there, as far as they are no worse.
+async fn replace(
+    tx: &mut PgConnection,
+    found: &Found,
+    user: UserId,
+    mut folded: Folded,
+) -> Result<Option<Stopped>, ProjectorError> {
+    let (live, parked_at) = (&found.live, found.parked_at());
     let stopped = folded.stopped.take();
     // Rows that are there already but cannot be made again stay.
     let worse = stopped.as_ref().is_some_and(|stopped| match parked_at {
         Some(at) => stopped.position < at,
         None => true,
     });
-    generation::use_schema(&mut tx, &live).await?;
+    generation::use_schema(tx, live).await?;
     if !worse {
-        model.clear(&mut tx, &[user.0]).await?;
-        put(&mut tx, &live, user, folded).await?;
+        live.model.clear(tx, &[user.0]).await?;
+        put(tx, live, user, folded).await?;
     }
     match &stopped {
-        None => progress::unpark(&mut tx, &live, user).await?,
+        None => progress::unpark(tx, live, user).await?,
         Some(stopped) => {
             let position = parked_at.map_or(stopped.position, |at| at.max(stopped.position));
-            let class = stopped.error.class();
-            progress::park(&mut tx, &live, user, position, &class).await?;
+            progress::park(tx, live, user, position, &stopped.error.class()).await?;
         }
     }
-    tx.commit().await?;
     Ok(stopped)
 }
 
@@ -61,7 +118,7 @@ pub async fn refold<L: LogReader>(
 /// # Errors
 /// Database errors.
 pub async fn put(
-    db: &mut sqlx::PgConnection,
+    db: &mut PgConnection,
     generation: &Generation,
     user: UserId,
     folded: Folded,

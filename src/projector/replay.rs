@@ -230,10 +230,14 @@ async fn fill<L: LogReader>(
         let Some(last) = users.last() else { break };
         after = Some(*last);
         people += users.len() as u64;
+        let mut folded = Vec::with_capacity(filled.len());
+        for (&model, counts) in request.models.iter().zip(&mut filled) {
+            folded.push((model, fold(log, model, &users, request.position, counts).await?));
+        }
+        // Begun only now: folding may take longer than a transaction is allowed to wait.
         let mut tx = db.begin().await?;
         use_schema(&mut tx, &request.into).await?;
-        for (&model, counts) in request.models.iter().zip(&mut filled) {
-            let changes = fold(log, model, &users, request.position, counts).await?;
+        for (model, changes) in &folded {
             model.write(&mut tx, &changes.iter().collect::<Vec<_>>()).await?;
         }
         tx.commit().await?;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::generation::History;
 use super::{ProjectorError, StoreSource, Worker, generation, rebuild, run};
@@ -17,9 +16,6 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// How long a retired generation can be rolled back to, in seconds.
 pub const ROLLBACK_WINDOW: f64 = 7.0 * 24.0 * 3_600.0;
-
-/// So many builds have to end with their process before no more are begun unasked.
-const BUILDS: i64 = 3;
 
 /// Running projectors.
 pub struct Projectors {
@@ -36,7 +32,7 @@ impl Projectors {
         let worker = Worker::live(pool.clone(), source.clone(), owner, models);
         let hints = source.0.hints();
         let running = tokio::spawn(run::run(worker, pool.clone(), hints, cancel.clone()));
-        let renewing = tokio::spawn(renew(pool.clone(), source.clone(), owner, cancel.clone()));
+        let renewing = tokio::spawn(renew(pool.clone(), source.clone(), cancel.clone()));
         Self { cancel, tasks: vec![running, renewing] }
     }
 
@@ -53,19 +49,16 @@ impl Projectors {
 
 /// Replaces generations that older formulas made, and drops those that nobody will want back.
 /// Rows of older formulas are served until then; a process that knows those may still carry them.
-async fn renew(pool: PgPool, source: StoreSource, owner: Uuid, cancel: CancellationToken) {
+async fn renew(pool: PgPool, source: StoreSource, cancel: CancellationToken) {
     for model in ReadModel::ALL {
         if let Err(error) = tidy(&pool, model).await {
             let projector = model.spec().name;
             tracing::warn!(projector, class = %error.class(), "old generations were not dropped");
         }
         loop {
-            let renewed = tokio::select! {
-                () = cancel.cancelled() => return,
-                renewed = renew_one(&pool, &source, model, owner) => renewed,
-            };
-            match renewed {
+            match renew_one(&pool, &source, model, &cancel).await {
                 Ok(()) => break,
+                Err(ProjectorError::Cancelled { .. }) => return,
                 Err(error) => {
                     let projector = model.spec().name;
                     tracing::warn!(projector, class = %error.class(), "rebuild failed; will retry");
@@ -83,12 +76,17 @@ async fn renew_one(
     pool: &PgPool,
     source: &StoreSource,
     model: ReadModel,
-    owner: Uuid,
+    cancel: &CancellationToken,
 ) -> Result<(), ProjectorError> {
     let mut db = pool.acquire().await?;
-    let live = generation::ensure_live(&mut db, model).await?;
     let spec = model.spec();
     let projector = spec.name;
+    if generation::ensure_live(&mut db, model).await?.compute_version >= spec.compute_version {
+        return Ok(());
+    }
+    // What is being built by another process is not dead: it has to end first.
+    rebuild::clear_dead(pool, model).await?;
+    let live = generation::ensure_live(&mut db, model).await?;
     let history = generation::history(&mut db, model).await?;
     drop(db);
     match verdict(live.compute_version, spec.compute_version, history) {
@@ -115,12 +113,18 @@ async fn renew_one(
         Verdict::Build => {}
     }
     tracing::info!(projector, from = live.compute_version, "formulas have changed: rebuilding");
-    let rebuilt = rebuild::rebuild(pool, source, model, owner, |_| {}).await?;
+    // An id of its own: what is said of the live worker's shards is not said of these.
+    let who = (model, ids::new_id());
+    let rebuilt = rebuild::rebuild_unless(pool, source, who, None, cancel, |_| {}).await?;
     tracing::info!(projector, people = rebuilt.people, rows = rebuilt.rows, "rebuilt");
     Ok(())
 }
 
 async fn tidy(pool: &PgPool, model: ReadModel) -> Result<(), ProjectorError> {
+    match rebuild::clear_dead(pool, model).await {
+        Ok(()) | Err(ProjectorError::Building { .. }) => {}
+        Err(error) => return Err(error),
+    }
     let dropped = generation::prune(&mut *pool.acquire().await?, model, ROLLBACK_WINDOW).await?;
     if dropped > 0 {
         tracing::info!(projector = model.spec().name, dropped, "old generations dropped");
@@ -142,7 +146,7 @@ fn verdict(live: i32, ours: i32, history: History) -> Verdict {
         // Never back to older formulas: a program that knows newer ones made what is live.
         _ if live >= ours => Verdict::Leave,
         History { rejected: true, .. } => Verdict::Rejected,
-        History { unfinished, .. } if unfinished >= BUILDS => Verdict::Deadly,
+        History { unfinished, .. } if unfinished >= generation::DEATHS => Verdict::Deadly,
         _ => Verdict::Build,
     }
 }

@@ -26,6 +26,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("generation: reject", generation::REJECT),
     ("generation: history", generation::HISTORY),
     ("generation: unfinished", generation::UNFINISHED),
+    ("generation: others", generation::OTHERS),
+    ("generation: rejected before", generation::REJECTED_BEFORE),
     ("generation: retired before", generation::RETIRED_BEFORE),
     ("progress: raise", progress::RAISE),
     ("progress: of user", progress::OF_USER),

@@ -1,7 +1,7 @@
 //! A changed formula, walked: built beside the live one, compared, refused, swapped, taken back.
 
 use tidemark::projector::compare::Kind;
-use tidemark::projector::rebuild::{rebuild_expecting, rollback};
+use tidemark::projector::rebuild::{clear_dead, rebuild_expecting, rebuild_unless, rollback};
 
 use super::*;
 
@@ -130,6 +130,7 @@ async fn a_changed_formula_is_compared_refused_swapped_and_taken_back() {
     assert!(history.rejected, "so that it is not built again unasked");
     // Remembered for as long as older formulas are live.
     assert_eq!(generation::prune(&mut db, ROLLUP, 0.0).await.unwrap(), 0);
+    assert_eq!(schemas(&side).await, ["p_health_rollup_g1"], "but without its rows");
     drop(db);
     let nothing = rollback(&side.pool, &side.world, ROLLUP, Uuid::from_u128(9)).await;
     assert!(matches!(nothing, Err(ProjectorError::NoGeneration { .. })));
@@ -184,4 +185,82 @@ async fn one_generation_is_built_at_a_time_and_dead_builds_are_cleared_away() {
     assert_eq!(rebuilt.live.number, 4);
     assert_eq!(generation::history(&mut db, model).await.unwrap().unfinished, 0);
     rebuild(&side.pool, &side.world, model, owner, |_| {}).await.unwrap();
+}
+
+async fn schemas(side: &Side) -> Vec<String> {
+    let sql = "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'p\\_health%' ORDER BY 1";
+    sqlx::query_scalar(sql).fetch_all(&side.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_build_that_is_called_off_is_no_death() {
+    let side = side().await;
+    busy(&side.world, 3, 3);
+    side.catch_up().await;
+    let cancel = CancellationToken::new();
+    for _ in 0..4 {
+        let cancel = cancel.child_token();
+        let who = (ROLLUP, Uuid::from_u128(9));
+        // In the middle of it, after the first people.
+        let stop = |_| cancel.cancel();
+        let built = rebuild_unless(&side.pool, &side.world, who, None, &cancel, stop).await;
+        assert!(matches!(built, Err(ProjectorError::Cancelled { .. })));
+    }
+    let mut db = side.pool.acquire().await.unwrap();
+    assert_eq!(generation::history(&mut db, ROLLUP).await.unwrap().unfinished, 0);
+    assert_eq!(schemas(&side).await, ["p_health_rollup_g1"]);
+}
+
+#[tokio::test]
+async fn dead_builds_leave_no_rows_but_are_counted_and_told() {
+    let side = side().await;
+    side.catch_up().await;
+    let mut db = side.pool.acquire().await.unwrap();
+    let states = async |db: &mut sqlx::PgConnection| -> Vec<String> {
+        let listed = generation::list(db).await.unwrap();
+        listed
+            .into_iter()
+            .filter(|one| one.projector == "health-rollup")
+            .map(|one| one.state)
+            .collect()
+    };
+    for _ in 0..2 {
+        generation::create(&mut db, ROLLUP, 8).await.unwrap();
+    }
+    assert_eq!(states(&mut db).await, ["live", "building", "building"]);
+    clear_dead(&side.pool, ROLLUP).await.unwrap();
+    assert_eq!(states(&mut db).await, ["live", "died", "died"]);
+    generation::create(&mut db, ROLLUP, 8).await.unwrap();
+    clear_dead(&side.pool, ROLLUP).await.unwrap();
+    assert_eq!(states(&mut db).await, ["live", "given up", "given up", "given up"]);
+    assert_eq!(generation::history(&mut db, ROLLUP).await.unwrap().unfinished, 3);
+    assert_eq!(schemas(&side).await, ["p_health_rollup_g1"]);
+    // Asked for, it is tried; once it has worked, nothing is held against it.
+    rebuild(&side.pool, &side.world, ROLLUP, Uuid::from_u128(9), |_| {}).await.unwrap();
+    assert_eq!(states(&mut db).await, ["retired", "live"]);
+}
+
+#[tokio::test]
+async fn an_erasure_reaches_generations_that_nobody_carries_on() {
+    let side = side().await;
+    let (ann, ben) = (person(1), person(2));
+    busy(&side.world, 3, 4);
+    side.catch_up().await;
+    for model in ReadModel::ALL {
+        rebuild(&side.pool, &side.world, model, Uuid::from_u128(9), |_| {}).await.unwrap();
+    }
+    let retired = async |user: UserId| -> i64 {
+        let sql = "SELECT (SELECT count(*) FROM p_health_rollup_g1.health_rollup_days
+                           WHERE user_id = $1)
+                        + (SELECT count(*) FROM p_entities_g1.entities
+                           WHERE user_id = $1 AND purpose IS NOT NULL)";
+        sqlx::query_scalar(sql).bind(user.0).fetch_one(&side.pool).await.unwrap()
+    };
+    let before = retired(ben).await;
+    assert!(before > 0 && retired(ann).await > 0);
+    for purpose in Purpose::ALL {
+        side.world.erase(ann, purpose);
+    }
+    side.catch_up().await;
+    assert_eq!((retired(ann).await, retired(ben).await), (0, before));
 }

@@ -247,6 +247,32 @@ async fn an_event_that_kills_is_counted_before_it_is_handled() {
 }
 
 #[tokio::test]
+async fn an_event_that_kills_is_not_opened_for_who_goes_on_without_another() {
+    let side = side().await;
+    let ill = person(1);
+    for slot in 0..4 {
+        side.world.steps(ill, 4 * slot, 1 + slot, 60);
+    }
+    side.world.poison(ill, Some(Poison::Event(2)));
+    side.catch_up().await;
+    side.world.skip(ill, NAME, 2);
+    side.catch_up().await;
+    let before = side.bytes(ill).await;
+    assert_eq!(side.state(ill).await, State::Partial);
+
+    side.world.steps(ill, 30, 9, 60);
+    let deadly = side.world.head_now();
+    side.world.poison(ill, Some(Poison::Deadly(deadly)));
+    let mut deaths = 0;
+    while !lives(&side, 100 + deaths).await {
+        deaths += 1;
+        assert!(deaths < 12, "it never ends");
+    }
+    assert_eq!(side.parked_at(ROLLUP, ill).await, Some(deadly));
+    assert_eq!(side.content(ill).await.len(), before.len(), "what was there stays");
+}
+
+#[tokio::test]
 async fn workers_that_come_and_go_without_work_are_no_suspects() {
     let side = side().await;
     side.world.steps(person(1), 0, 1, 60);

@@ -210,3 +210,63 @@ impl LogReader for Away {
         LogReader::head(&self.0).await
     }
 }
+
+/// A log that looks, whenever it is read, whether a transaction of the database waits for it.
+struct Watching(World, sqlx::PgPool);
+
+impl LogReader for Watching {
+    async fn page(&self, after: i64, limit: i64) -> Result<Page, SourceError> {
+        self.0.page(after, limit).await
+    }
+
+    async fn unopened(
+        &self,
+        after: i64,
+        limit: i64,
+        class: &'static str,
+    ) -> Result<Page, SourceError> {
+        self.0.unopened(after, limit, class).await
+    }
+
+    async fn user_page(
+        &self,
+        user: UserId,
+        after: i64,
+        upto: i64,
+        limit: i64,
+    ) -> Result<Page, SourceError> {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        let waiting: i64 = sqlx::query_scalar(sql).fetch_one(&self.1).await.unwrap();
+        assert_eq!(waiting, 0, "a transaction waits for a fold, which may take long");
+        self.0.user_page(user, after, upto, limit).await
+    }
+
+    async fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<UserId>, SourceError> {
+        self.0.users(after, limit).await
+    }
+
+    async fn head(&self) -> Result<i64, SourceError> {
+        self.0.head().await
+    }
+}
+
+#[tokio::test]
+async fn no_transaction_waits_for_a_fold() {
+    let side = side().await;
+    busy(&side.world, 3, 4);
+    side.catch_up().await;
+    let log = Watching(side.world.clone(), side.pool.clone());
+    let request = request("patient", side.world.head_now());
+    replay(&side.pool, &log, &request, |_| {}).await.unwrap();
+    let ill = person(1);
+    side.world.poison(ill, Some(Poison::Events));
+    busy(&side.world, 3, 1);
+    side.catch_up().await;
+    side.world.poison(ill, None);
+    for model in ReadModel::ALL {
+        assert!(side.parked_at(model, ill).await.is_some());
+        assert_eq!(super::retry(&side.pool, &log, model, None).await.unwrap(), (1, 0));
+    }
+    side.assert_verified().await;
+}
